@@ -1,0 +1,22 @@
+// What each op's binding file offers to module.cpp, and the two conversions they share.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <array>
+#include <cstdint>
+
+namespace torchp2p {
+
+void bind_norm_act(pybind11::module_& module);
+void bind_gan_loss(pybind11::module_& module);
+
+template <class T> T* pointer(std::uintptr_t address) { return reinterpret_cast<T*>(address); }
+
+// The first four integers of a Python tuple (a shape or the strides of an NCHW tensor).
+inline std::array<std::int64_t, 4> four(const pybind11::tuple& t) {
+  if (t.size() != 4) throw pybind11::value_error("expected the shape or strides of a 4-dimensional tensor");
+  return {t[0].cast<std::int64_t>(), t[1].cast<std::int64_t>(), t[2].cast<std::int64_t>(), t[3].cast<std::int64_t>()};
+}
+
+}  // namespace torchp2p

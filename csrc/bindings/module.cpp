@@ -1,0 +1,14 @@
+// torchp2p._C: raw addresses in, a status out. It knows no torch; torchp2p/ops checks the arguments.
+#include "../cpu/isa.h"
+#include "bindings.h"
+#include "torchp2p/status.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(_C, module) {
+  module.doc() = "Native kernels of torchp2p. Called by torchp2p.ops only.";
+  module.def("cpu_isa", &torchp2p::cpu_isa_name, "The instruction set that the CPU kernels use here.");
+  module.def("status_name", [](int status) { return torchp2p::status_name(static_cast<torchp2p::Status>(status)); });
+  torchp2p::bind_norm_act(module);
+  torchp2p::bind_gan_loss(module);
+}

@@ -1,0 +1,132 @@
+// gan_loss on the CPU: every map of every scale in one parallel region, value and slope in one read.
+//
+// Memory:   reads each map once, writes its slopes once (when wanted).
+// Parallel: all maps are cut into pieces of kPiece values, whatever map they belong to; a piece leaves one
+//           double, and the doubles are added in order, so the loss does not depend on the threads.
+
+#include <cmath>
+
+#include "buffer.h"
+#include "isa.h"
+#include "parallel.h"
+#include "torchp2p/gan_loss.h"
+#include "vmath.h"
+
+namespace torchp2p {
+namespace TORCHP2P_ISA {
+namespace {
+
+constexpr std::int64_t kPiece = 8192, kBlock = 1024;
+
+template <class A> struct Term {
+  Vec<A> loss, slope;
+};
+
+// softplus(q) and sigmoid(q) from e = exp(-|q|) and log(1 + e); no overflow whatever q is.
+template <class A> inline Term<A> softplus(Vec<A> q, Vec<A> e, Vec<A> log1p_e) {
+  return {(q < 0 ? Vec<A>{} : q) + log1p_e, (q < 0 ? e : broadcast(A(1))) / (e + 1)};
+}
+
+inline Term<double> softplus(Vec<double> q) {
+  Vec<double> e, log1p_e;
+  for (int i = 0; i < kDoubles; ++i) {
+    e[i] = std::exp(-std::fabs(q[i]));
+    log1p_e[i] = std::log1p(e[i]);
+  }
+  return softplus<double>(q, e, log1p_e);
+}
+
+inline Term<float> softplus(Vec<float> q) {
+  const auto exp_of = [](Vec<double> v) { return exponential(-limited_magnitude(v, 700.0)).value(); };
+  const Vec<float> e = through_double(q, exp_of);
+  const Vec<float> log1p_e = through_double(q, [&](Vec<double> v) { return log1p_unit(exp_of(v)); });
+  return softplus<float>(q, e, log1p_e);
+}
+
+// sign is -1 for target real and +1 for fake: with q = sign * p, all modes but lsgan are one function of q.
+template <class A> inline Term<A> term(GanLoss mode, Vec<A> p, A sign, A target) {
+  switch (mode) {
+    case GanLoss::kVanilla: {
+      const Term<A> t = softplus(p * sign);
+      return {t.loss, t.slope * sign};
+    }
+    case GanLoss::kLsgan: return {(p - target) * (p - target), 2 * (p - target)};
+    case GanLoss::kHinge: {
+      const Vec<A> margin = p * sign + 1;
+      return {margin < 0 ? Vec<A>{} : margin, margin <= 0 ? Vec<A>{} : broadcast(sign)};
+    }
+    case GanLoss::kLinear: break;
+  }
+  return {p * sign, broadcast(sign)};
+}
+
+// Sum of the losses of `size` values; their slopes times `scale` where wanted.
+template <class T> double piece(const GanLossParams& params, const T* p, T* slopes, std::int64_t size, double scale) {
+  using A = Accumulator<T>;
+  const A sign = params.target_is_real ? A(-1) : A(1), target = params.target_is_real ? A(1) : A(0);
+  double total = 0;
+  for (std::int64_t begin = 0; begin < size; begin += kBlock) {
+    const std::int64_t end = begin + kBlock < size ? begin + kBlock : size;
+    Vec<A> sum{};
+    for (std::int64_t i = begin; i < end; i += kLanes<A>) {
+      const int lanes = end - i < kLanes<A> ? static_cast<int>(end - i) : kLanes<A>;
+      const bool whole = lanes == kLanes<A>;
+      const Term<A> t = term<A>(params.mode, whole ? load(p + i) : load_some(p + i, lanes, Vec<A>{}), sign, target);
+      if (whole) {
+        sum += t.loss;
+        if (slopes) store(slopes + i, t.slope * static_cast<A>(scale));
+      } else {
+        for (int lane = 0; lane < lanes; ++lane) total += static_cast<double>(t.loss[lane]);
+        if (slopes) store_some(slopes + i, t.slope * static_cast<A>(scale), lanes);
+      }
+    }
+    total += sum_lanes<A>(sum);
+  }
+  return total;
+}
+
+template <class T> Status reduce(const GanLossParams& params) {
+  std::int64_t values = 0, pieces = 0;
+  for (std::int64_t m = 0; m < params.map_count; ++m) {
+    values += params.maps[m].count;
+    pieces += (params.maps[m].count + kPiece - 1) / kPiece;
+  }
+  const Buffer<double> sums(1, pieces);
+  if (!sums.ok()) return Status::kOutOfMemory;
+  parallel_for(pieces, thread_count(values), [&](std::int64_t i, int) {
+    std::int64_t m = 0, index = i;  // piece `index` of map m
+    for (;; ++m) {
+      const std::int64_t of_map = (params.maps[m].count + kPiece - 1) / kPiece;
+      if (index < of_map) break;
+      index -= of_map;
+    }
+    const GanLossMap& map = params.maps[m];
+    const std::int64_t begin = index * kPiece, size = map.count - begin < kPiece ? map.count - begin : kPiece;
+    T* slopes = map.slopes ? static_cast<T*>(map.slopes) + begin : nullptr;
+    const double scale = 1.0 / static_cast<double>(map.count);
+    sums.piece(0)[i] = scale * piece<T>(params, static_cast<const T*>(map.values) + begin, slopes, size, scale);
+  });
+  *params.loss = 0;
+  for (std::int64_t i = 0; i < pieces; ++i) *params.loss += sums.piece(0)[i];
+  return Status::kOk;
+}
+
+}  // namespace
+
+Status gan_loss(const GanLossParams& params) {
+  for (std::int64_t m = 0; m < params.map_count; ++m) {
+    if (params.maps[m].count <= 0 || params.maps[m].values == nullptr) return Status::kBadArgument;
+  }
+  switch (params.dtype) {
+    case DType::kFloat32: return reduce<float>(params);
+    case DType::kBFloat16: return reduce<BFloat16>(params);
+    case DType::kFloat16: return reduce<Float16>(params);
+    case DType::kFloat64: return reduce<double>(params);
+  }
+  return Status::kBadArgument;
+}
+
+}  // namespace TORCHP2P_ISA
+}  // namespace torchp2p
+
+TORCHP2P_CPU_ENTRY(gan_loss, GanLossParams)

@@ -1,0 +1,42 @@
+// Every kernel file is compiled once per instruction set, into a namespace of its own, and one is picked
+// when the first kernel runs. TORCHP2P_ISA and TORCHP2P_VECTOR_BYTES come from CMakeLists.txt.
+//
+// Kernel files include no standard header with out-of-line templates: such code would be emitted once per
+// instruction set under one name, and the linker would keep any of them.
+#pragma once
+
+namespace torchp2p {
+
+enum class CpuIsa : int { kBaseline = 0, kV3 = 1, kV4 = 2 };
+
+// The best that this machine and this build have; TORCHP2P_CPU_ISA=baseline|v3|v4 asks for less.
+CpuIsa cpu_isa();
+const char* cpu_isa_name();
+
+}  // namespace torchp2p
+
+#if defined(TORCHP2P_HAVE_X86_ISAS)
+#define TORCHP2P_DECLARE_ISAS(name, Params)                  \
+  namespace baseline { Status name(const Params&); }         \
+  namespace v3 { Status name(const Params&); }               \
+  namespace v4 { Status name(const Params&); }
+#define TORCHP2P_PICK_ISA(name, params)                      \
+  (cpu_isa() == CpuIsa::kV4   ? v4::name(params)             \
+   : cpu_isa() == CpuIsa::kV3 ? v3::name(params)             \
+                              : baseline::name(params))
+#else
+#define TORCHP2P_DECLARE_ISAS(name, Params) \
+  namespace baseline { Status name(const Params&); }
+#define TORCHP2P_PICK_ISA(name, params) baseline::name(params)
+#endif
+
+// The public entry point <name>_cpu, emitted by the baseline compilation only.
+#if defined(TORCHP2P_ISA_IS_BASELINE)
+#define TORCHP2P_CPU_ENTRY(name, Params)                     \
+  namespace torchp2p {                                       \
+  TORCHP2P_DECLARE_ISAS(name, Params)                        \
+  Status name##_cpu(const Params& params) { return TORCHP2P_PICK_ISA(name, params); } \
+  }
+#else
+#define TORCHP2P_CPU_ENTRY(name, Params)
+#endif

@@ -1,0 +1,66 @@
+// norm_act: y = pad(act(norm(x) * weight + bias + residual)). Definition: torchp2p/reference/norm_act.py.
+#pragma once
+
+#include <cstdint>
+
+#include "torchp2p/dtype.h"
+#include "torchp2p/status.h"
+
+namespace torchp2p {
+
+// The codes are those of torchp2p/ops/norm_act.py.
+enum class Norm : int { kInstance = 0, kBatch = 1, kNone = 2 };
+enum class Activation : int { kLeakyRelu = 0, kRelu = 1, kNone = 2, kTanh = 3 };
+enum class PadMode : int { kReflect = 0, kReplicate = 1, kZeros = 2 };
+
+// Distances in elements between neighbours along N, C, H and W. Inputs may have any strides, 0 included.
+struct Strides {
+  std::int64_t n, c, h, w;
+};
+
+// What forward and backward have in common. Vectors over channels and statistics have the accumulator's type.
+struct NormActShape {
+  std::int64_t n, c, h, w;   // of x
+  DType dtype;
+  Norm norm;
+  bool own_statistics;       // take (forward) or use (backward) the statistics of x itself: (N, C) or (C,)
+  double eps;                // otherwise mean and var are given, (C,)
+  Activation act;
+  double slope;
+  std::int64_t pad;          // pixels on every side of y
+  PadMode pad_mode;
+  bool channels_last;        // layout of the tensors written: NHWC instead of NCHW, both dense
+};
+
+struct NormActForward {
+  NormActShape shape;
+  const void* x;
+  const void* weight;        // (C,) or null
+  const void* bias;          // (C,) or null
+  const void* residual;      // shape of x, or null
+  void* y;                   // (N, C, H + 2 pad, W + 2 pad)
+  void* mean;                // written when own_statistics, read otherwise; null for Norm::kNone
+  void* var;
+  Strides x_stride, residual_stride;
+};
+
+struct NormActBackward {
+  NormActShape shape;
+  const void* grad_y;        // shape of y
+  const void* x;
+  const void* weight;
+  const void* bias;
+  const void* residual;      // null also when the activation does not need it
+  const void* mean;
+  const void* var;
+  void* grad_x;              // shape of x
+  void* grad_weight;         // (C,) or null
+  void* grad_bias;           // (C,) or null
+  void* grad_residual;       // shape of x, or null
+  Strides grad_y_stride, x_stride, residual_stride;
+};
+
+Status norm_act_forward_cpu(const NormActForward& params);
+Status norm_act_backward_cpu(const NormActBackward& params);
+
+}  // namespace torchp2p

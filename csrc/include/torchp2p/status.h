@@ -1,0 +1,21 @@
+// What an entry point returns. Nothing is thrown across it and nothing exits.
+#pragma once
+
+namespace torchp2p {
+
+enum class Status : int {
+  kOk = 0,
+  kBadArgument = 1,   // sizes, codes or addresses that the Python side should have refused
+  kOutOfMemory = 2,   // scratch space could not be had
+};
+
+inline const char* status_name(Status status) {
+  switch (status) {
+    case Status::kOk: return "ok";
+    case Status::kBadArgument: return "bad argument";
+    case Status::kOutOfMemory: return "out of memory";
+  }
+  return "unknown";
+}
+
+}  // namespace torchp2p

@@ -1,0 +1,10 @@
+"""Fast paired image-to-image GANs: fused layers, a lean trainer and honest benchmarks.
+
+Importing the package compiles nothing, prints nothing and touches no GPU.
+"""
+
+from torchp2p import nn, ops
+from torchp2p.ops import BackendUnavailableError, backend
+
+__version__ = "0.1.0"
+__all__ = ["BackendUnavailableError", "__version__", "backend", "nn", "ops"]

@@ -1,0 +1,160 @@
+"""Which backend runs an op: asked for by name, or the first that can. Every refusal comes with its reason.
+
+Order when nobody asks: native, triton (CUDA tensors), compile, reference. A request comes from the
+``backend=`` argument, else the ``torchp2p.backend(...)`` context, else ``TORCHP2P_BACKEND``; only the
+argument and the context are explicit requests, which raise when they cannot be met.
+``TORCHP2P_STRICT=1`` makes every fallback raise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import importlib.util
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from torchp2p.ops import _native
+
+BACKENDS = ("native", "triton", "compile", "reference")
+
+_requested: contextvars.ContextVar[str | None] = contextvars.ContextVar("torchp2p_backend", default=None)
+_warned: set[tuple[str, str]] = set()
+
+
+class BackendUnavailableError(RuntimeError):
+    """A backend was asked for by name, or ``TORCHP2P_STRICT=1`` is set, and it cannot run."""
+
+
+@contextlib.contextmanager
+def backend(name: str | None) -> Iterator[None]:
+    """Within this context every op uses backend ``name`` (None: the usual order).
+
+    Raises:
+        ValueError: ``name`` is not one of ``native``, ``triton``, ``compile``, ``reference``.
+        BackendUnavailableError: raised by an op inside the context that cannot use the backend.
+    """
+    _check_name(name)
+    token = _requested.set(name)
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
+def choose(op: str, x: Tensor, asked: str | None) -> str:
+    """The backend that ``op`` uses on ``x``.
+
+    Raises:
+        ValueError: the asked name is no backend.
+        BackendUnavailableError: an explicit request, or any fallback in strict mode, that cannot be met.
+    """
+    explicit = asked if asked is not None else _requested.get()
+    if explicit is None:
+        explicit = _environment_choice(op, x)
+    if explicit is not None:
+        _check_name(explicit)
+        reason = why_not(op, explicit, x)
+        if reason:
+            raise BackendUnavailableError(f"{op}: backend {explicit!r} cannot run: {reason}")
+        return explicit
+    # The one-step answer for the usual case, before anything is collected.
+    if not _native.unavailable(x):
+        return "native"
+    return _fall_back(op, x)
+
+
+def why_not(op: str, name: str, x: Tensor) -> str:
+    """Why backend ``name`` cannot run ``op`` on ``x``; empty if it can."""
+    if name == "native":
+        return _native.unavailable(x)
+    if name == "triton":
+        return triton_unavailable(op, x.device.type)
+    if name == "compile":
+        return compile_unavailable(x.device.type)
+    return ""
+
+
+@lru_cache(maxsize=None)
+def triton_unavailable(op: str, device_type: str) -> str:
+    """Why the Triton kernel of ``op`` cannot run on a device of this type; empty if it can."""
+    if importlib.util.find_spec(f"torchp2p.kernels.{op}") is None:
+        return f"there is no Triton kernel for {op} yet"
+    from torchp2p import kernels
+
+    reason: str = kernels.unavailable(device_type)
+    return reason
+
+
+@lru_cache(maxsize=None)
+def compile_unavailable(device_type: str) -> str:
+    """Why torch.compile cannot build the reference for this device; empty if it can."""
+    if device_type == "cpu":
+        compiler = os.environ.get("CXX", "g++")
+        if shutil.which(compiler) is None and shutil.which("clang++") is None:
+            return f"torch.compile needs a C++ compiler on the CPU, and {compiler!r} is not on the PATH"
+        return ""
+    if importlib.util.find_spec("triton") is None:
+        return f"torch.compile needs triton for {device_type} tensors, and it is not installed"
+    return ""
+
+
+def _environment_choice(op: str, x: Tensor) -> str | None:
+    name = _environment_backend()
+    if name is None:
+        return None
+    reason = why_not(op, name, x)
+    if not reason:
+        return name
+    if strict():
+        raise BackendUnavailableError(f"{op}: TORCHP2P_BACKEND={name} cannot run: {reason}")
+    _warn_once(op, f"{op}: TORCHP2P_BACKEND={name} cannot run ({reason}); using the usual order")
+    return None
+
+
+def _fall_back(op: str, x: Tensor) -> str:
+    order = ("native", "triton", "compile", "reference")
+    if x.device.type != "cuda":
+        order = ("native", "compile", "reference")
+    reasons = []
+    for name in order:
+        reason = why_not(op, name, x)
+        if not reason:
+            if strict():
+                raise BackendUnavailableError(f"{op}: would fall back to {name}: " + "; ".join(reasons))
+            _warn_once(op, f"{op} uses the {name!r} backend: " + "; ".join(reasons))
+            return name
+        reasons.append(f"{name}: {reason}")
+    raise AssertionError("the reference backend always runs")
+
+
+def _warn_once(op: str, message: str) -> None:
+    if torch.compiler.is_compiling() or (op, message) in _warned:
+        return
+    _warned.add((op, message))
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and name not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None, got {name!r}")
+
+
+@lru_cache(maxsize=1)
+def _environment_backend() -> str | None:
+    name = os.environ.get("TORCHP2P_BACKEND") or None
+    if name is not None and name not in BACKENDS:
+        raise ValueError(f"TORCHP2P_BACKEND must be one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+@lru_cache(maxsize=1)
+def strict() -> bool:
+    """Whether ``TORCHP2P_STRICT=1`` is set: then a fallback raises instead of warning."""
+    return os.environ.get("TORCHP2P_STRICT", "") == "1"

@@ -1,0 +1,416 @@
+"""``norm_act``: normalise, affine, add a residual, activate, and write the result already padded.
+
+One pass over memory for what eager PyTorch does in up to five; it saves x and the per-plane statistics,
+nothing else. Source: spec sections 2.1, 2.4, 2.5 (the layers), 11.2 R10 and R11 (the fusion).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchp2p.ops import _check, _native
+from torchp2p.ops._dispatch import choose
+from torchp2p.ops._library import LIBRARY, compiled, differentiate, register
+from torchp2p.reference import norm_act as reference
+
+NORMS = ("instance", "batch", "none")
+ACTIVATIONS = ("leaky_relu", "relu", "none", "tanh")
+PAD_MODES = ("reflect", "replicate", "zeros")
+
+# Codes of csrc/include/torchp2p/norm_act.h.
+_NORM_CODES = {name: code for code, name in enumerate(NORMS)}
+_ACT_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
+_PAD_CODES = {name: code for code, name in enumerate(PAD_MODES)}
+
+
+def norm_act(
+    x: Tensor,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    *,
+    norm: str = "instance",
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    act: str = "leaky_relu",
+    slope: float = 0.2,
+    residual: Tensor | None = None,
+    pad: int = 0,
+    pad_mode: str = "reflect",
+    backend: str | None = None,
+) -> Tensor:
+    """Compute ``pad(act(norm(x) * weight + bias + residual))`` in one fused operation.
+
+    Args:
+        x: (N, C, H, W), float32, bfloat16, float16 or float64; contiguous or channels_last, or a view of
+            such. The result and the gradient of x take the same layout.
+        weight, bias: (C,), dtype of x or float32.
+        norm: ``instance`` (statistics per sample and channel over H*W), ``batch`` (per channel over
+            N*H*W) or ``none``. Biased variance, float32 statistics or better, whatever the dtype of x.
+        running_mean, running_var: (C,). With ``training`` they are updated with ``momentum`` (unbiased
+            variance; for instance norm the average over samples) and the statistics of x are used;
+            without, they are used in place of the statistics of x.
+        act: ``leaky_relu`` (with ``slope``), ``relu``, ``none`` or ``tanh``.
+        residual: shape and dtype of x, added before the activation.
+        pad: border in pixels on every side, filled as ``pad_mode`` says: ``reflect`` (needs pad < H and
+            pad < W), ``replicate`` or ``zeros``.
+        backend: ``native``, ``triton``, ``compile``, ``reference``, or None for the first that can run.
+
+    Returns:
+        (N, C, H + 2 pad, W + 2 pad), dtype and layout of x. Differentiable twice.
+
+    Under autocast the op follows the dtype of x; statistics and affine arithmetic stay in float32.
+
+    Raises:
+        TypeError: an argument of the wrong type, or a dtype that is not supported.
+        ValueError: shapes that do not fit, an unknown name, a pad that is too large, or only one value
+            per channel to take statistics of.
+        BackendUnavailableError: the backend asked for cannot run; the message says why.
+    """
+    _check_arguments(
+        x, weight, bias, norm, running_mean, running_var, training, act, residual, pad, pad_mode
+    )
+    if norm == "none" or training or running_mean is None:
+        given_mean = given_var = None
+    else:
+        given_mean, given_var = running_mean, running_var
+    chosen = choose("norm_act", x, backend)
+    y, mean, var = torch.ops.torchp2p.norm_act(
+        x, weight, bias, residual, given_mean, given_var, norm, eps, act, slope, pad, pad_mode, chosen
+    )
+    if running_mean is not None and running_var is not None and training and norm != "none":
+        _update_running(x, norm, mean, var, running_mean, running_var, momentum)
+    result: Tensor = y
+    return result
+
+
+def _update_running(
+    x: Tensor,
+    norm: str,
+    mean: Tensor,
+    var: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+) -> None:
+    with torch.no_grad():
+        count = x.shape[2] * x.shape[3] * (x.shape[0] if norm == "batch" else 1)
+        if norm == "instance":
+            mean, var = mean.mean(0), var.mean(0)
+        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+        running_var.lerp_(var.to(running_var.dtype) * (count / max(count - 1, 1)), momentum)
+
+
+def _check_arguments(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    norm: str,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    act: str,
+    residual: Tensor | None,
+    pad: int,
+    pad_mode: str,
+) -> None:
+    """Everything that could make a kernel read or write where it must not, in the user's words."""
+    _check.image_batch("x", x)
+    _check.one_of("norm", norm, NORMS)
+    _check.one_of("act", act, ACTIVATIONS)
+    _check.one_of("pad_mode", pad_mode, PAD_MODES)
+    _check_pad(x, pad, pad_mode)
+    _check.per_channel("weight", weight, x)
+    _check.per_channel("bias", bias, x)
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must be given together, got only one of them")
+    _check.per_channel("running_mean", running_mean, x)
+    _check.per_channel("running_var", running_var, x)
+    _check.same_as("residual", residual, x)
+    if norm != "none" and (training or running_mean is None):
+        count = x.shape[2] * x.shape[3] * (x.shape[0] if norm == "batch" else 1)
+        if count == 1:
+            raise ValueError(
+                f"{norm} statistics need more than one value per channel, got x of shape {tuple(x.shape)}"
+            )
+
+
+def _check_pad(x: Tensor, pad: int, pad_mode: str) -> None:
+    if not isinstance(pad, int):
+        raise TypeError(f"pad must be an int, got {type(pad).__name__}")
+    if pad == 0:
+        return
+    if pad < 0:
+        raise ValueError(f"pad must not be negative, got {pad}")
+    height, width = x.shape[2], x.shape[3]
+    if pad_mode == "reflect" and (pad >= height or pad >= width):
+        raise ValueError(
+            f"pad must be smaller than height and width for pad_mode 'reflect', got pad={pad} "
+            f"with x of shape {tuple(x.shape)}"
+        )
+    if pad_mode == "replicate" and (height == 0 or width == 0):
+        raise ValueError(f"pad_mode 'replicate' needs a pixel to repeat, got x of shape {tuple(x.shape)}")
+
+
+# --- schema and implementations ------------------------------------------------------------------------
+
+LIBRARY.define(
+    "norm_act(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, Tensor? running_mean, "
+    "Tensor? running_var, str norm, float eps, str act, float slope, int pad, str pad_mode, str backend) "
+    "-> (Tensor y, Tensor mean, Tensor var)"
+)
+LIBRARY.define(
+    "norm_act_backward(Tensor grad_y, Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, "
+    "Tensor? mean, Tensor? var, bool own_statistics, str norm, float eps, str act, float slope, int pad, "
+    "str pad_mode, bool residual_grad, str backend) "
+    "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias, Tensor grad_residual)"
+)
+
+
+def _forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    norm: str,
+    eps: float,
+    act: str,
+    slope: float,
+    pad: int,
+    pad_mode: str,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    args = (x, weight, bias, residual, running_mean, running_var, norm, eps, act, slope, pad, pad_mode)
+    if backend == "native" and x.numel():
+        return _native_forward(*args)
+    if backend == "compile":
+        return compiled(reference.norm_act)(*args)  # type: ignore[no-any-return]
+    return reference.norm_act(*args)
+
+
+def _backward(
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    own_statistics: bool,
+    norm: str,
+    eps: float,
+    act: str,
+    slope: float,
+    pad: int,
+    pad_mode: str,
+    residual_grad: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    args = (
+        grad_y, x, weight, bias, residual, mean, var,
+        own_statistics, norm, eps, act, slope, pad, pad_mode, residual_grad,
+    )  # fmt: skip
+    if backend == "native" and x.numel():
+        return _native_backward(*args)
+    if backend == "compile":
+        return compiled(reference.norm_act_backward)(*args)  # type: ignore[no-any-return]
+    return reference.norm_act_backward(*args)
+
+
+def _native_forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    norm: str,
+    eps: float,
+    act: str,
+    slope: float,
+    pad: int,
+    pad_mode: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    layout, acc = reference.memory_format_of(x), reference.statistics_dtype(x.dtype)
+    weight, bias = _statistics_like(weight, acc), _statistics_like(bias, acc)
+    given_mean, given_var = _statistics_like(running_mean, acc), _statistics_like(running_var, acc)
+    y, mean, var = _empty_outputs(x, running_mean, norm, pad, layout)
+    own = norm != "none" and running_mean is None
+    _native.raise_for_status(
+        _native.C.norm_act_forward(
+            x.data_ptr(), _native.address(weight), _native.address(bias), _native.address(residual),
+            y.data_ptr(),
+            _native.address(mean if own else given_mean), _native.address(var if own else given_var),
+            x.shape, x.stride(), x.stride() if residual is None else residual.stride(),
+            _native.DTYPE_CODES[x.dtype], _NORM_CODES[norm], own, eps, _ACT_CODES[act], slope,
+            pad, _PAD_CODES[pad_mode], layout == torch.channels_last,
+        ),
+        "norm_act_forward", f"x of shape {tuple(x.shape)}",
+    )  # fmt: skip
+    return y, mean, var
+
+
+def _native_backward(
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    own_statistics: bool,
+    norm: str,
+    eps: float,
+    act: str,
+    slope: float,
+    pad: int,
+    pad_mode: str,
+    residual_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    layout, acc = reference.memory_format_of(x), reference.statistics_dtype(x.dtype)
+    used_weight, used_bias = _statistics_like(weight, acc), _statistics_like(bias, acc)
+    mean, var = _statistics_like(mean, acc), _statistics_like(var, acc)
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
+    grad_residual = torch.empty_like(grad_x) if residual_grad else x.new_empty(0)
+    channels = x.shape[1]
+    grad_weight = x.new_empty(0 if weight is None else channels, dtype=acc)
+    grad_bias = x.new_empty(0 if bias is None else channels, dtype=acc)
+    _native.raise_for_status(
+        _native.C.norm_act_backward(
+            grad_y.data_ptr(), x.data_ptr(), _native.address(used_weight), _native.address(used_bias),
+            _native.address(residual), _native.address(mean), _native.address(var), grad_x.data_ptr(),
+            0 if weight is None else grad_weight.data_ptr(), 0 if bias is None else grad_bias.data_ptr(),
+            grad_residual.data_ptr() if residual_grad else 0,
+            x.shape, grad_y.stride(), x.stride(), x.stride() if residual is None else residual.stride(),
+            _native.DTYPE_CODES[x.dtype], _NORM_CODES[norm], own_statistics, eps, _ACT_CODES[act], slope,
+            pad, _PAD_CODES[pad_mode], layout == torch.channels_last,
+        ),
+        "norm_act_backward", f"x of shape {tuple(x.shape)}",
+    )  # fmt: skip
+    if weight is not None:
+        grad_weight = grad_weight.to(weight.dtype)
+    if bias is not None:
+        grad_bias = grad_bias.to(bias.dtype)
+    return grad_x, grad_weight, grad_bias, grad_residual
+
+
+def _statistics_like(vector: Tensor | None, acc: torch.dtype) -> Tensor | None:
+    return None if vector is None else vector.to(acc).contiguous()
+
+
+def _empty_outputs(
+    x: Tensor, running_mean: Tensor | None, norm: str, pad: int, layout: torch.memory_format
+) -> tuple[Tensor, Tensor, Tensor]:
+    n, c, h, w = x.shape
+    y = torch.empty((n, c, h + 2 * pad, w + 2 * pad), dtype=x.dtype, device=x.device, memory_format=layout)
+    if norm == "none" or running_mean is not None:
+        stat_shape: tuple[int, ...] = (0,)
+    else:
+        stat_shape = (n, c) if norm == "instance" else (c,)
+    acc = reference.statistics_dtype(x.dtype)
+    mean = torch.empty(stat_shape, dtype=acc, device=x.device)
+    return y, mean, torch.empty_like(mean)
+
+
+def _forward_fake(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    norm: str,
+    eps: float,
+    act: str,
+    slope: float,
+    pad: int,
+    pad_mode: str,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _empty_outputs(x, running_mean, norm, pad, reference.memory_format_of(x))
+
+
+def _backward_fake(
+    grad_y: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    *rest: object,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    residual_grad = bool(rest[-2])
+    layout = reference.memory_format_of(x)
+    grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
+    return (
+        grad_x,
+        x.new_empty(0) if weight is None else torch.empty_like(weight),
+        x.new_empty(0) if bias is None else torch.empty_like(bias),
+        torch.empty_like(grad_x) if residual_grad else x.new_empty(0),
+    )
+
+
+# --- gradient and double gradient -----------------------------------------------------------------------
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, weight, bias, residual, running_mean, running_var, norm, eps, act, slope, pad, pad_mode, backend = inputs
+    _, mean, var = output
+    ctx.mark_non_differentiable(mean, var)
+    ctx.set_materialize_grads(False)
+    ctx.own_statistics = norm != "none" and running_mean is None
+    if not ctx.own_statistics:
+        mean, var = running_mean, running_var
+    # The residual decides which side of the activation's kink a value lies on, and nothing else.
+    kept_residual = None if act == "none" else residual
+    ctx.save_for_backward(x, weight, bias, kept_residual, mean, var)
+    ctx.options = (norm, eps, act, slope, pad, pad_mode)
+    ctx.backend = backend
+
+
+def _gradient(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    if grad_y is None:
+        return (None,) * 13
+    x, weight, bias, residual, mean, var = ctx.saved_tensors
+    _, _, act, _, pad, _ = ctx.options
+    needs_residual = ctx.needs_input_grad[3]
+    passes_through = act == "none" and pad == 0  # then the residual's gradient is grad_y itself
+    grad_x, grad_weight, grad_bias, grad_residual = torch.ops.torchp2p.norm_act_backward(
+        grad_y, x, weight, bias, residual, mean, var, ctx.own_statistics, *ctx.options,
+        needs_residual and not passes_through, ctx.backend,
+    )  # fmt: skip
+    return (
+        grad_x if ctx.needs_input_grad[0] else None,
+        grad_weight if weight is not None and ctx.needs_input_grad[1] else None,
+        grad_bias if bias is not None and ctx.needs_input_grad[2] else None,
+        (grad_y if passes_through else grad_residual) if needs_residual else None,
+        *(None,) * 9,
+    )
+
+
+def _setup_context_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs[:7])
+    ctx.options = inputs[7:15]
+
+
+def _double_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Through the reference: statistics of x are taken again there, so they move with x."""
+    grad_y, x, weight, bias, residual, mean, var = ctx.saved_tensors
+
+    def gradients(
+        grad_y: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        return reference.norm_act_backward(grad_y, x, weight, bias, residual, mean, var, *ctx.options)
+
+    inputs = (grad_y, x, weight, bias, residual)
+    return (*differentiate(gradients, inputs, ctx.needs_input_grad[:5], grads), *(None,) * 11)
+
+
+register("norm_act", _forward, _forward_fake, _setup_context, _gradient)
+register("norm_act_backward", _backward, _backward_fake, _setup_context_backward, _double_gradient)
