@@ -1,15 +1,13 @@
 """Which backend runs an op: asked for by name, or the first that can. Every refusal comes with its reason.
 
-Order when nobody asks: native, triton (CUDA tensors), compile, reference. A request comes from the
-``backend=`` argument, else the ``torchp2p.backend(...)`` context, else ``TORCHP2P_BACKEND``; only the
-argument and the context are explicit requests, which raise when they cannot be met.
-``TORCHP2P_STRICT=1`` makes every fallback raise.
+Order when nobody asks: native, triton (CUDA tensors), compile, reference. Somebody asks by the ``backend=``
+argument, else by the ``torchp2p.backend(...)`` context, else by ``TORCHP2P_BACKEND``; a request that cannot
+be met raises. A fallback that nobody asked for is said once; ``TORCHP2P_STRICT=1`` makes it raise too.
 """
 
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import importlib.util
 import os
 import shutil
@@ -24,7 +22,8 @@ from torchp2p.ops import _native
 
 BACKENDS = ("native", "triton", "compile", "reference")
 
-_requested: contextvars.ContextVar[str | None] = contextvars.ContextVar("torchp2p_backend", default=None)
+# A plain global, not a context variable: torch.compile guards on it and recompiles when it changes.
+_requested: str | None = None
 _warned: set[tuple[str, str]] = set()
 
 
@@ -34,18 +33,19 @@ class BackendUnavailableError(RuntimeError):
 
 @contextlib.contextmanager
 def backend(name: str | None) -> Iterator[None]:
-    """Within this context every op uses backend ``name`` (None: the usual order).
+    """Within this context every op of the process uses backend ``name`` (None: the usual order).
 
     Raises:
         ValueError: ``name`` is not one of ``native``, ``triton``, ``compile``, ``reference``.
         BackendUnavailableError: raised by an op inside the context that cannot use the backend.
     """
+    global _requested
     _check_name(name)
-    token = _requested.set(name)
+    before, _requested = _requested, name
     try:
         yield
     finally:
-        _requested.reset(token)
+        _requested = before
 
 
 def choose(op: str, x: Tensor, asked: str | None) -> str:
@@ -53,20 +53,19 @@ def choose(op: str, x: Tensor, asked: str | None) -> str:
 
     Raises:
         ValueError: the asked name is no backend.
-        BackendUnavailableError: an explicit request, or any fallback in strict mode, that cannot be met.
+        BackendUnavailableError: a request, or any fallback in strict mode, that cannot be met.
     """
-    explicit = asked if asked is not None else _requested.get()
-    if explicit is None:
-        explicit = _environment_choice(op, x)
+    explicit = asked if asked is not None else _requested or _environment_backend()
     if explicit is not None:
         _check_name(explicit)
         reason = why_not(op, explicit, x)
         if reason:
             raise BackendUnavailableError(f"{op}: backend {explicit!r} cannot run: {reason}")
         return explicit
-    # The one-step answer for the usual case, before anything is collected.
     if not _native.unavailable(x):
         return "native"
+    if x.device.type == "meta":
+        return "reference"
     return _fall_back(op, x)
 
 
@@ -105,25 +104,11 @@ def compile_unavailable(device_type: str) -> str:
     return ""
 
 
-def _environment_choice(op: str, x: Tensor) -> str | None:
-    name = _environment_backend()
-    if name is None:
-        return None
-    reason = why_not(op, name, x)
-    if not reason:
-        return name
-    if strict():
-        raise BackendUnavailableError(f"{op}: TORCHP2P_BACKEND={name} cannot run: {reason}")
-    _warn_once(op, f"{op}: TORCHP2P_BACKEND={name} cannot run ({reason}); using the usual order")
-    return None
-
-
 def _fall_back(op: str, x: Tensor) -> str:
-    order = ("native", "triton", "compile", "reference")
-    if x.device.type != "cuda":
-        order = ("native", "compile", "reference")
-    reasons = []
-    for name in order:
+    reasons: list[str] = []
+    for name in BACKENDS:
+        if name == "triton" and x.device.type != "cuda":
+            continue
         reason = why_not(op, name, x)
         if not reason:
             if strict():

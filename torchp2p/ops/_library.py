@@ -58,7 +58,9 @@ def differentiate(
             if tensor is None or not needed:
                 aliases.append(tensor)
             else:
-                aliases.append(tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_())
+                aliases.append(
+                    tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
+                )
         outputs = function(*aliases)
         pairs = [
             (out, grad)

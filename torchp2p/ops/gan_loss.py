@@ -125,14 +125,22 @@ def _mode_code(mode: str, for_discriminator: bool) -> int:
 
 
 def _forward(
-    maps: list[Tensor], target_is_real: bool, mode: str, for_discriminator: bool, with_slopes: bool, backend: str
+    maps: list[Tensor],
+    target_is_real: bool,
+    mode: str,
+    for_discriminator: bool,
+    with_slopes: bool,
+    backend: str,
 ) -> tuple[Tensor, list[Tensor]]:
     if backend == "native":
         return _native_forward(maps, target_is_real, mode, for_discriminator, with_slopes)
     options = (target_is_real, mode, for_discriminator)
     wrap = compiled if backend == "compile" else _plain
     loss = wrap(reference.gan_loss)(maps, *options)
-    return loss, wrap(reference.gan_loss_slopes)(maps, *options) if with_slopes else []
+    if not with_slopes:
+        return loss, []
+    slopes = wrap(reference.gan_loss_slopes)(maps, *options)
+    return loss, [s.contiguous(memory_format=_layout(p)) for s, p in zip(slopes, maps, strict=True)]
 
 
 def _plain(function: Any) -> Any:
@@ -142,11 +150,9 @@ def _plain(function: Any) -> Any:
 def _native_forward(
     maps: list[Tensor], target_is_real: bool, mode: str, for_discriminator: bool, with_slopes: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    slopes = [torch.empty_like(p) for p in maps] if with_slopes else []
-    # Values and slopes must lie in the same order; empty_like keeps the order of every dense tensor.
-    dense = [p if p.is_non_overlapping_and_dense() else p.contiguous() for p in maps]
-    if with_slopes:
-        slopes = [torch.empty_like(p) for p in dense]
+    # Values and slopes must lie in the same order; a view with gaps is copied (maps are small).
+    dense = [p.contiguous(memory_format=_layout(p)) for p in maps]
+    slopes = [_slope_like(p) for p in dense] if with_slopes else []
     loss = torch.empty((), dtype=torch.float64)
     entries = [
         (p.data_ptr(), slopes[i].data_ptr() if with_slopes else 0, p.numel()) for i, p in enumerate(dense)
@@ -159,11 +165,25 @@ def _native_forward(
     return loss.to(statistics_dtype(maps[0].dtype)), slopes
 
 
+def _layout(p: Tensor) -> torch.memory_format:
+    channels_last = p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last and not p.is_contiguous() else torch.contiguous_format
+
+
+def _slope_like(p: Tensor) -> Tensor:
+    return torch.empty_like(p, memory_format=_layout(p))
+
+
 def _forward_fake(
-    maps: list[Tensor], target_is_real: bool, mode: str, for_discriminator: bool, with_slopes: bool, backend: str
+    maps: list[Tensor],
+    target_is_real: bool,
+    mode: str,
+    for_discriminator: bool,
+    with_slopes: bool,
+    backend: str,
 ) -> tuple[Tensor, list[Tensor]]:
     loss = maps[0].new_empty((), dtype=statistics_dtype(maps[0].dtype))
-    return loss, [torch.empty_like(p) for p in maps] if with_slopes else []
+    return loss, [_slope_like(p) for p in maps] if with_slopes else []
 
 
 def _backward(
@@ -177,13 +197,12 @@ def _backward(
     """The slopes were taken with the value: what is left is to scale them."""
     if not slopes:
         slopes = reference.gan_loss_slopes(maps, target_is_real, mode, for_discriminator)
+        slopes = [s.contiguous(memory_format=_layout(p)) for s, p in zip(slopes, maps, strict=True)]
     return [slope * grad.to(slope.dtype) for slope in slopes]
 
 
-def _backward_fake(
-    grad: Tensor, maps: list[Tensor], slopes: list[Tensor], *options: object
-) -> list[Tensor]:
-    return [torch.empty_like(p) for p in maps]
+def _backward_fake(grad: Tensor, maps: list[Tensor], slopes: list[Tensor], *options: object) -> list[Tensor]:
+    return [_slope_like(p) for p in maps]
 
 
 # --- gradient and double gradient -----------------------------------------------------------------------

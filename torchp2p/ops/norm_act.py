@@ -72,9 +72,7 @@ def norm_act(
             per channel to take statistics of.
         BackendUnavailableError: the backend asked for cannot run; the message says why.
     """
-    _check_arguments(
-        x, weight, bias, norm, running_mean, running_var, training, act, residual, pad, pad_mode
-    )
+    _check_arguments(x, weight, bias, norm, running_mean, running_var, training, act, residual, pad, pad_mode)
     if norm == "none" or training or running_mean is None:
         given_mean = given_var = None
     else:
@@ -360,7 +358,9 @@ def _backward_fake(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, weight, bias, residual, running_mean, running_var, norm, eps, act, slope, pad, pad_mode, backend = inputs
+    x, weight, bias, residual, running_mean, running_var, norm, eps, act, slope, pad, pad_mode, backend = (
+        inputs
+    )
     _, mean, var = output
     ctx.mark_non_differentiable(mean, var)
     ctx.set_materialize_grads(False)

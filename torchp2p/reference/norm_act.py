@@ -21,7 +21,7 @@ def statistics_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
-    """The layout that outputs take after ``x``: channels_last only where x is that and not also contiguous."""
+    """The layout that outputs take after ``x``: channels_last where x is that and not contiguous as well."""
     if x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
         # A channels_last slice (of pixels or of channels) is neither; its channel stride still tells.
         if x.dim() == 4 and x.shape[1] > 1 and x.stride(1) == 1 and x.stride(3) >= x.shape[1]:

@@ -1,0 +1,32 @@
+"""The networks of pix2pix, and what brings weights into them."""
+
+from torchp2p.models.define import define_D, define_G
+from torchp2p.models.describe import describe_state_dict
+from torchp2p.models.discriminator import PatchDiscriminator, PixelDiscriminator
+from torchp2p.models.encoder_decoder import EncoderDecoder, encoder_decoder
+from torchp2p.models.initialise import init_weights
+from torchp2p.models.padding import run_padded
+from torchp2p.models.resnet import ResnetGenerator, resnet_6blocks, resnet_9blocks
+from torchp2p.models.state_dicts import Report, load_state_dict_compatible, load_weights
+from torchp2p.models.unet import UnetGenerator, unet_128, unet_256
+
+__all__ = [
+    "EncoderDecoder",
+    "PatchDiscriminator",
+    "PixelDiscriminator",
+    "Report",
+    "ResnetGenerator",
+    "UnetGenerator",
+    "define_D",
+    "define_G",
+    "describe_state_dict",
+    "encoder_decoder",
+    "init_weights",
+    "load_state_dict_compatible",
+    "load_weights",
+    "resnet_6blocks",
+    "resnet_9blocks",
+    "run_padded",
+    "unet_128",
+    "unet_256",
+]

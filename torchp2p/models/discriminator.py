@@ -1,0 +1,89 @@
+"""The discriminators of pix2pix: PatchGAN of any depth, and the 1x1 one. Spec section 3.1.
+
+Both return logits; the sigmoid belongs to the loss. ``input_nc`` counts the channels of what they are given:
+for a conditional discriminator those of the input image plus those of the output image, input image first.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from torchp2p.models.initialise import init_weights
+from torchp2p.models.layers import require_positive, sequential, uses_bias
+from torchp2p.nn import NormAct
+
+
+class PatchDiscriminator(nn.Module):
+    """Convolutions 4x4: ``n_layers`` of stride 2, two of stride 1; each value of the result judges one patch.
+
+    Args:
+        input_nc: channels of the images judged.
+        ndf: channels after the first convolution; they double with each layer up to 8 ndf.
+        n_layers: 3 gives patches of 70 pixels; 1, 2, 4, 5 give 16, 34, 142, 286.
+        norm: ``batch``, ``instance`` or ``none``, from the second convolution on.
+
+    ``forward``: (N, input_nc, H, W) to logits (N, 1, H', W'); 256x256 becomes 30x30 with 3 layers. Weights
+    start as ``init_weights`` makes them.
+
+    Raises:
+        ValueError: unknown ``norm``, a count that is not positive.
+    """
+
+    def __init__(self, input_nc: int, ndf: int = 64, n_layers: int = 3, norm: str = "batch") -> None:
+        require_positive(input_nc=input_nc, ndf=ndf, n_layers=n_layers)
+        super().__init__()
+        bias = uses_bias(norm)
+        layers: dict[str, nn.Module] = {
+            "0": nn.Conv2d(input_nc, ndf, 4, 2, 1),
+            "1": nn.LeakyReLU(0.2, inplace=True),
+        }
+        width = ndf
+        for layer in range(1, n_layers + 1):
+            stride = 2 if layer < n_layers else 1
+            before, width = width, ndf * min(2**layer, 8)
+            at = 3 * layer - 1
+            layers[f"{at}"] = nn.Conv2d(before, width, 4, stride, 1, bias=bias)
+            layers[f"{at + 1}"] = NormAct(width, norm=norm, act="leaky_relu")
+        layers[f"{3 * n_layers + 2}"] = nn.Conv2d(width, 1, 4, 1, 1)
+        self.model = sequential(layers)
+        init_weights(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Judge the images; shapes as the class says."""
+        result: Tensor = self.model(x)
+        return result
+
+
+class PixelDiscriminator(nn.Module):
+    """Three 1x1 convolutions, so that every pixel is judged alone.
+
+    Args:
+        input_nc: channels of the images judged.
+        ndf: channels after the first convolution; 2 ndf after the second.
+        norm: ``batch``, ``instance`` or ``none``, after the second convolution.
+
+    ``forward``: (N, input_nc, H, W) to logits (N, 1, H, W). Weights start as ``init_weights`` makes them.
+
+    Raises:
+        ValueError: unknown ``norm``, a count that is not positive.
+    """
+
+    def __init__(self, input_nc: int, ndf: int = 64, norm: str = "batch") -> None:
+        require_positive(input_nc=input_nc, ndf=ndf)
+        super().__init__()
+        bias = uses_bias(norm)
+        self.net = sequential(
+            {
+                "0": nn.Conv2d(input_nc, ndf, 1),
+                "1": nn.LeakyReLU(0.2, inplace=True),
+                "2": nn.Conv2d(ndf, 2 * ndf, 1, bias=bias),
+                "3": NormAct(2 * ndf, norm=norm, act="leaky_relu"),
+                "5": nn.Conv2d(2 * ndf, 1, 1, bias=bias),
+            }
+        )
+        init_weights(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Judge the images; shapes as the class says."""
+        result: Tensor = self.net(x)
+        return result
