@@ -56,8 +56,7 @@ def run_padded(net: nn.Module, x: Tensor, multiple: int | None = None) -> Tensor
     y: Tensor = net(_reflected_to(x, padded_height, padded_width))
     if y.shape[2:] != (padded_height, padded_width):
         raise ValueError(
-            f"net must keep height and width, got {y.shape[2]}x{y.shape[3]} "
-            f"from {padded_height}x{padded_width}"
+            f"net must keep height and width, got {y.shape[2]}x{y.shape[3]} from {padded_height}x{padded_width}"
         )
     return y[..., :height, :width]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from torchp2p.files import atomic_write
 from torchp2p.models.describe import Description, describe_state_dict
 
 _PREFIX = "module."
@@ -42,9 +45,7 @@ class Report:
         return tuple(dict.fromkeys(name.split(".", 1)[0] for name in self.fresh))
 
 
-def load_state_dict_compatible(
-    net: nn.Module, state_dict: Mapping[str, Tensor], *, strict: bool = True
-) -> Report:
+def load_state_dict_compatible(net: nn.Module, state_dict: Mapping[str, Tensor], *, strict: bool = True) -> Report:
     """Fill ``net`` from a checkpoint of today or of an older PyTorch; one that does not fit changes nothing.
 
     A ``module.`` in front of every name is stripped, running statistics under instance norms are dropped, and
@@ -102,6 +103,40 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         ValueError: it is damaged, is no PyTorch file, carries pickled code, or holds something else than a
             state_dict.
     """
+    return _as_state_dict(read_checkpoint(path), Path(path))
+
+
+def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Write a plain state_dict, as the original projects do, that carries the configuration of its training.
+
+    The file holds the same entries as any state_dict and loads wherever one does; the configuration
+    (numbers, strings, booleans, None) is an attribute of the dictionary, beside torch's own ``_metadata``.
+    Written atomically, tensors on the CPU.
+
+    Raises:
+        OSError: naming ``path``; the file that stood there is then unharmed.
+    """
+    content = OrderedDict((name, tensor.detach().cpu()) for name, tensor in state_dict.items())
+    content._metadata = getattr(state_dict, "_metadata", OrderedDict())  # type: ignore[attr-defined]
+    content._torchp2p_config = dict(config)  # type: ignore[attr-defined]
+    atomic_write(path, lambda file: torch.save(content, file))
+
+
+def load_config(path: str | Path) -> dict[str, Any]:
+    """The configuration in a file of ``save_weights``; empty for weights of another project.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: as ``load_weights``.
+    """
+    return dict(getattr(read_checkpoint(path), "_torchp2p_config", {}))
+
+
+def read_checkpoint(path: str | Path) -> Any:
+    """What a file of torch.save holds: tensors and plain values only, on the CPU.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: as ``load_weights``.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"weights file {path} does not exist")
@@ -109,13 +144,12 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         raise IsADirectoryError(f"weights file {path} is a folder")
     with path.open("rb") as file:
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load lets almost any exception out of a damaged file
             fault = "is damaged or is not a PyTorch file"
             if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
                 fault = "carries pickled Python objects, which can run code, or is damaged"
             raise ValueError(f"weights file {path} {fault}; expected a state_dict of tensors") from error
-    return _as_state_dict(content, path)
 
 
 def _as_state_dict(content: object, path: Path) -> dict[str, Tensor]:
@@ -124,8 +158,7 @@ def _as_state_dict(content: object, path: Path) -> dict[str, Tensor]:
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise ValueError(
-                f"weights file {path} must hold a state_dict of tensors, got a {type(value).__name__} "
-                f"under {name!r}"
+                f"weights file {path} must hold a state_dict of tensors, got a {type(value).__name__} under {name!r}"
             )
     return dict(content)
 
@@ -155,9 +188,7 @@ def _untold_batch_counts(given: Mapping[str, Tensor], expected: Mapping[str, Ten
     return missing
 
 
-def _mismatch(
-    given: Mapping[str, Tensor], expected: Mapping[str, Tensor], fresh: list[str], unused: list[str]
-) -> str:
+def _mismatch(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], fresh: list[str], unused: list[str]) -> str:
     """One sentence on how the checkpoint and the network differ: by options, or by entries."""
     theirs, ours = describe_state_dict(given), describe_state_dict(expected)
     different = _different_options(theirs, ours) if theirs and ours else []
@@ -167,9 +198,7 @@ def _mismatch(
             f"this network has {_listed(ours, different)}"
         )
     faults = [_fault(name, given, expected) for name in dict.fromkeys([*fresh, *unused])]
-    return (
-        f"checkpoint does not fit this network: {len(faults)} entries differ, first {'; '.join(faults[:3])}"
-    )
+    return f"checkpoint does not fit this network: {len(faults)} entries differ, first {'; '.join(faults[:3])}"
 
 
 def _different_options(theirs: Description, ours: Description) -> list[str]:

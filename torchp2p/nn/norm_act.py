@@ -21,7 +21,7 @@ class NormAct(nn.Module):
         num_features: channels C of the (N, C, H, W) input.
         norm: ``instance``, ``batch`` or ``none``.
         affine: learn weight and bias; by default with batch norm only, as in torch.
-        track_running_stats: keep running statistics and use them in eval mode; by default with batch norm only.
+        track_running_stats: keep running statistics, used in eval mode; by default with batch norm only.
         momentum: weight of the newest batch in the running statistics; None for their cumulative average.
         eps, act, slope, pad, pad_mode: as in :func:`torchp2p.ops.norm_act`.
 
@@ -48,7 +48,11 @@ class NormAct(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, value, choices in (("norm", norm, NORMS), ("act", act, ACTIVATIONS), ("pad_mode", pad_mode, PAD_MODES)):
+        for name, value, choices in (
+            ("norm", norm, NORMS),
+            ("act", act, ACTIVATIONS),
+            ("pad_mode", pad_mode, PAD_MODES),
+        ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         self.num_features = num_features
@@ -115,7 +119,11 @@ class NormAct(nn.Module):
     ) -> None:
         # Checkpoints from before num_batches_tracked existed count from zero.
         key = prefix + "num_batches_tracked"
-        if self.num_batches_tracked is not None and key not in state_dict and local_metadata.get("version") in (None, 1):
+        if (
+            self.num_batches_tracked is not None
+            and key not in state_dict
+            and local_metadata.get("version") in (None, 1)
+        ):
             state_dict[key] = torch.zeros_like(self.num_batches_tracked)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
 

@@ -1,4 +1,4 @@
-"""The public functions, one file an op: arguments are checked, a backend is chosen, the registered op is called."""
+"""The public functions, one file an op: check the arguments, choose a backend, call the registered op."""
 
 from torchp2p.ops._dispatch import BackendUnavailableError, backend
 from torchp2p.ops.gan_loss import gan_loss

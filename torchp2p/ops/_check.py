@@ -1,4 +1,4 @@
-"""Argument checks that several ops share: one sentence each, naming the argument, what was expected, what came."""
+"""Argument checks that ops share: one sentence, naming the argument, what was expected and what came."""
 
 from __future__ import annotations
 

@@ -8,12 +8,13 @@ be met raises. A fallback that nobody asked for is said once; ``TORCHP2P_STRICT=
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import os
 import shutil
 import warnings
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -58,40 +59,49 @@ def choose(op: str, x: Tensor, asked: str | None) -> str:
     explicit = asked if asked is not None else _requested or _environment_backend()
     if explicit is not None:
         _check_name(explicit)
-        reason = why_not(op, explicit, x)
+        reason = why_not(op, explicit, x.device.type, x.dtype)
         if reason:
             raise BackendUnavailableError(f"{op}: backend {explicit!r} cannot run: {reason}")
         return explicit
-    if not _native.unavailable(x):
+    if not _native.unavailable(x.device.type, x.dtype):
         return "native"
-    if x.device.type == "meta":
-        return "reference"
-    return _fall_back(op, x)
+    return "reference" if x.device.type == "meta" else _fall_back(op, x.device.type, x.dtype)
 
 
-def why_not(op: str, name: str, x: Tensor) -> str:
-    """Why backend ``name`` cannot run ``op`` on ``x``; empty if it can."""
+def first_available(op: str, device_type: str, dtype: torch.dtype) -> tuple[str, list[str]]:
+    """The backend that runs ``op`` when nobody asks, and why those before it in the order cannot."""
+    reasons: list[str] = []
+    for name in BACKENDS:
+        if name == "triton" and device_type != "cuda":
+            continue
+        reason = why_not(op, name, device_type, dtype)
+        if not reason:
+            return name, reasons
+        reasons.append(f"{name}: {reason}")
+    raise AssertionError("the reference backend always runs")
+
+
+def why_not(op: str, name: str, device_type: str, dtype: torch.dtype) -> str:
+    """Why backend ``name`` cannot run ``op`` on such tensors; empty if it can."""
     if name == "native":
-        return _native.unavailable(x)
+        return _native.unavailable(device_type, dtype)
     if name == "triton":
-        return triton_unavailable(op, x.device.type)
+        return triton_unavailable(op, device_type)
     if name == "compile":
-        return compile_unavailable(x.device.type)
+        return compile_unavailable(device_type)
     return ""
 
 
-@lru_cache(maxsize=None)
+@cache
 def triton_unavailable(op: str, device_type: str) -> str:
     """Why the Triton kernel of ``op`` cannot run on a device of this type; empty if it can."""
     if importlib.util.find_spec(f"torchp2p.kernels.{op}") is None:
         return f"there is no Triton kernel for {op} yet"
-    from torchp2p import kernels
-
-    reason: str = kernels.unavailable(device_type)
+    reason: str = importlib.import_module("torchp2p.kernels").unavailable(device_type)
     return reason
 
 
-@lru_cache(maxsize=None)
+@cache
 def compile_unavailable(device_type: str) -> str:
     """Why torch.compile cannot build the reference for this device; empty if it can."""
     if device_type == "cpu":
@@ -104,19 +114,12 @@ def compile_unavailable(device_type: str) -> str:
     return ""
 
 
-def _fall_back(op: str, x: Tensor) -> str:
-    reasons: list[str] = []
-    for name in BACKENDS:
-        if name == "triton" and x.device.type != "cuda":
-            continue
-        reason = why_not(op, name, x)
-        if not reason:
-            if strict():
-                raise BackendUnavailableError(f"{op}: would fall back to {name}: " + "; ".join(reasons))
-            _warn_once(op, f"{op} uses the {name!r} backend: " + "; ".join(reasons))
-            return name
-        reasons.append(f"{name}: {reason}")
-    raise AssertionError("the reference backend always runs")
+def _fall_back(op: str, device_type: str, dtype: torch.dtype) -> str:
+    name, reasons = first_available(op, device_type, dtype)
+    if strict():
+        raise BackendUnavailableError(f"{op}: would fall back to {name}: " + "; ".join(reasons))
+    _warn_once(op, f"{op} uses the {name!r} backend: " + "; ".join(reasons))
+    return name
 
 
 def _warn_once(op: str, message: str) -> None:
@@ -131,7 +134,7 @@ def _check_name(name: str | None) -> None:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None, got {name!r}")
 
 
-@lru_cache(maxsize=1)
+@cache
 def _environment_backend() -> str | None:
     name = os.environ.get("TORCHP2P_BACKEND") or None
     if name is not None and name not in BACKENDS:
@@ -139,7 +142,7 @@ def _environment_backend() -> str | None:
     return name
 
 
-@lru_cache(maxsize=1)
+@cache
 def strict() -> bool:
     """Whether ``TORCHP2P_STRICT=1`` is set: then a fallback raises instead of warning."""
     return os.environ.get("TORCHP2P_STRICT", "") == "1"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ def register(
     torch.library.register_autograd(f"torchp2p::{name}", backward, setup_context=setup_context, lib=LIBRARY)
 
 
-@lru_cache(maxsize=None)
+@cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` under torch.compile, for use as an op's ``compile`` backend (it builds no graph)."""
     inner = torch.compile(function, dynamic=True)
@@ -58,9 +58,7 @@ def differentiate(
             if tensor is None or not needed:
                 aliases.append(tensor)
             else:
-                aliases.append(
-                    tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()
-                )
+                aliases.append(tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_())
         outputs = function(*aliases)
         pairs = [
             (out, grad)
@@ -79,7 +77,4 @@ def differentiate(
                 create_graph=create_graph,
             )
         )
-    return [
-        next(found) if needed and alias is not None else None
-        for alias, needed in zip(aliases, needs, strict=True)
-    ]
+    return [next(found) if needed and alias is not None else None for alias, needed in zip(aliases, needs, strict=True)]

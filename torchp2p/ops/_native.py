@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch  # noqa: F401  (first: the compiled module shares the OpenMP runtime that torch has loaded)
+import torch  # first: the compiled module shares the OpenMP runtime that torch has loaded
 
 C: Any = None
 REASON = ""
@@ -24,14 +24,14 @@ DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.floa
 """Codes of ``csrc/include/torchp2p/dtype.h``."""
 
 
-def unavailable(x: torch.Tensor) -> str:
-    """Why native code cannot run on ``x``; empty if it can."""
+def unavailable(device_type: str, dtype: torch.dtype) -> str:
+    """Why native code cannot run on such tensors; empty if it can."""
     if C is None:
         return REASON
-    if x.dtype not in DTYPE_CODES:
-        return f"native kernels take float32, bfloat16, float16 and float64, not {x.dtype}"
-    if x.device.type != "cpu":
-        return f"torchp2p._C was built without kernels for {x.device.type} tensors"
+    if dtype not in DTYPE_CODES:
+        return f"native kernels take float32, bfloat16, float16 and float64, not {dtype}"
+    if device_type != "cpu":
+        return f"torchp2p._C has no kernels for {device_type} tensors"
     return ""
 
 

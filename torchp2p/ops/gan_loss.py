@@ -71,9 +71,7 @@ def gan_loss(
             )
     chosen = choose("gan_loss", first, backend)
     with_slopes = torch.is_grad_enabled() and any(prediction.requires_grad for prediction in maps)
-    loss, _ = torch.ops.torchp2p.gan_loss(
-        maps, bool(target_is_real), mode, for_discriminator, with_slopes, chosen
-    )
+    loss, _ = torch.ops.torchp2p.gan_loss(maps, bool(target_is_real), mode, for_discriminator, with_slopes, chosen)
     result: Tensor = loss
     return result
 
@@ -154,9 +152,7 @@ def _native_forward(
     dense = [p.contiguous(memory_format=_layout(p)) for p in maps]
     slopes = [_slope_like(p) for p in dense] if with_slopes else []
     loss = torch.empty((), dtype=torch.float64)
-    entries = [
-        (p.data_ptr(), slopes[i].data_ptr() if with_slopes else 0, p.numel()) for i, p in enumerate(dense)
-    ]
+    entries = [(p.data_ptr(), slopes[i].data_ptr() if with_slopes else 0, p.numel()) for i, p in enumerate(dense)]
     status = _native.C.gan_loss(
         entries, _native.DTYPE_CODES[maps[0].dtype], _mode_code(mode, for_discriminator), target_is_real,
         loss.data_ptr(),

@@ -133,9 +133,7 @@ def _check_arguments(
     if norm != "none" and (training or running_mean is None):
         count = x.shape[2] * x.shape[3] * (x.shape[0] if norm == "batch" else 1)
         if count == 1:
-            raise ValueError(
-                f"{norm} statistics need more than one value per channel, got x of shape {tuple(x.shape)}"
-            )
+            raise ValueError(f"{norm} statistics need more than one value per channel, got x of shape {tuple(x.shape)}")
 
 
 def _check_pad(x: Tensor, pad: int, pad_mode: str) -> None:
@@ -358,9 +356,7 @@ def _backward_fake(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, weight, bias, residual, running_mean, running_var, norm, eps, act, slope, pad, pad_mode, backend = (
-        inputs
-    )
+    x, weight, bias, residual, running_mean, running_var, norm, eps, act, slope, pad, pad_mode, backend = inputs
     _, mean, var = output
     ctx.mark_non_differentiable(mean, var)
     ctx.set_materialize_grads(False)

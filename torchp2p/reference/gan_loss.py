@@ -31,9 +31,7 @@ def gan_loss(maps: Sequence[Tensor], target_is_real: bool, mode: str, for_discri
     return torch.stack(terms).sum()
 
 
-def gan_loss_slopes(
-    maps: Sequence[Tensor], target_is_real: bool, mode: str, for_discriminator: bool
-) -> list[Tensor]:
+def gan_loss_slopes(maps: Sequence[Tensor], target_is_real: bool, mode: str, for_discriminator: bool) -> list[Tensor]:
     """The gradient of ``gan_loss`` with respect to each map, in the map's dtype and layout."""
     acc = statistics_dtype(maps[0].dtype)
     slopes = []

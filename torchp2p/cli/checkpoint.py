@@ -1,0 +1,107 @@
+"""From a path on the command line to a generator, what it was trained with, and data of the same kind."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from torchp2p.cli.parsing import UsageError
+from torchp2p.data import DataOptions, PairedDataset, build_dataset
+from torchp2p.models import (
+    generator_from_config,
+    generator_from_weights,
+    load_config,
+    load_state_dict_compatible,
+    load_weights,
+)
+from torchp2p.train.config import TrainConfig
+
+TEST_PHASES = ("test", "val")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A generator with what it was trained with.
+
+    Attributes:
+        generator: on the CPU, in training mode (batch statistics and dropout, as the originals test).
+        config: of its training; for a bare file of the original project, defaults with what its tensors tell.
+        path: of the weights.
+        label: ``latest``, an epoch, or the file's stem.
+    """
+
+    generator: nn.Module
+    config: TrainConfig
+    path: Path
+    label: str
+
+
+def open_checkpoint(path: str, epoch: str = "latest") -> Checkpoint:
+    """Open a run's folder (at ``epoch``) or a ``.pth`` file, of this package or of the original project.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint; a folder's message lists those it holds.
+        ValueError: not a generator, or damaged.
+    """
+    file = Path(path)
+    if file.is_dir():
+        file = file / f"{epoch}_net_G.pth"
+        if not file.exists():
+            held = sorted(each.name.removesuffix("_net_G.pth") for each in Path(path).glob("*_net_G.pth"))
+            raise FileNotFoundError(
+                f"{path} holds no generator of epoch {epoch!r}; it has: {', '.join(held) or 'none'}"
+            )
+    label = file.name.removesuffix(".pth").removesuffix("_net_G")
+    stored = load_config(file)
+    if stored:
+        config = TrainConfig.from_mapping({**stored, "device": "auto"})
+        generator = generator_from_config(config.as_dict())
+        load_state_dict_compatible(generator, load_weights(file))
+        return Checkpoint(generator, config, file, label)
+    generator = generator_from_weights(file)
+    return Checkpoint(generator, TrainConfig(name=file.parent.name or file.stem), file, label)
+
+
+def unseen_dataset(checkpoint: Checkpoint, dataroot: str | None, *, single: bool, **changes: Any) -> PairedDataset:
+    """Data like those of the training, from its test (or val) folder or from ``dataroot`` itself.
+
+    Args:
+        dataroot: a folder; None for the training's own. With ``single`` it holds input images alone.
+        changes: options that differ from the training's, those that are None excepted.
+
+    Raises:
+        FileNotFoundError, ValueError: as ``build_dataset``.
+        UsageError: no folder was given and the training's has no test images.
+    """
+    options: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
+    config = checkpoint.config
+    if config.dataset_mode == "demo" and dataroot is None:
+        return build_dataset(dataclasses.replace(config, phase="test", **{"max_dataset_size": None, **options}))
+    root = Path(dataroot if dataroot is not None else config.dataroot)
+    if not root.is_dir():
+        raise FileNotFoundError(f"the folder of images {root} does not exist")
+    options |= {"dataroot": str(root), "max_dataset_size": options.get("max_dataset_size")}
+    if "phase" not in options:
+        found = [phase for phase in TEST_PHASES if (root / phase).is_dir() or (root / f"{phase}A").is_dir()]
+        if not found and dataroot is None:
+            raise UsageError(f"{root} has no folder {' or '.join(TEST_PHASES)}: name the folder of images")
+        options["phase"] = found[0] if found else "."
+    mode = "single" if single else "aligned" if config.dataset_mode == "demo" else config.dataset_mode
+    # A namespace, because "single" is no mode to train with, so no TrainConfig can hold it.
+    values = {**dataclasses.replace(config, **options).as_dict(), "dataset_mode": mode}
+    return build_dataset(cast(DataOptions, SimpleNamespace(**values)))
+
+
+def device_of(name: str) -> torch.device:
+    """The device of a ``--device`` flag.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    return dataclasses.replace(TrainConfig(), device=name).torch_device()

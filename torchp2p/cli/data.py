@@ -1,0 +1,130 @@
+"""``torchp2p data pairs | cityscapes | check | demo``: making and checking datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.progress import Progress
+
+from torchp2p.cli.parsing import UsageError, make_parser, nearest, parse
+from torchp2p.data import build_dataset, check_files, combine_cityscapes, combine_folders, contact_sheet
+from torchp2p.data.demo import write_dataset
+from torchp2p.train.config import TrainConfig
+
+_CONSOLE = Console(highlight=False, soft_wrap=True)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one of the sub-commands."""
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "pairs": _pairs,
+        "cityscapes": _cityscapes,
+        "check": _check,
+        "demo": _demo,
+    }
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: torchp2p data pairs | cityscapes | check | demo [options]")
+        return 0
+    if arguments[0] not in commands:
+        raise UsageError(f"{arguments[0]!r} is not a sub-command{nearest(arguments[0], list(commands))}")
+    return commands[arguments[0]](arguments[1:])
+
+
+def _pairs(arguments: list[str]) -> int:
+    parser = make_parser("data pairs", "Join two folders of images with equal names into files A|B.")
+    parser.add_argument("A", type=str, help="folder of input images")
+    parser.add_argument("B", type=str, help="folder of target images")
+    _add_output(parser, size="HEIGHTxWIDTH of each half; left out, sizes stay and must agree")
+    parser.add_argument("--a_suffix", type=str, default="", help="end of the names in A that B does not have")
+    parser.add_argument("--b_suffix", type=str, default="", help="end of the names in B that A does not have")
+    given = parse(parser, arguments)
+    with _progress("join") as progress:
+        written = combine_folders(
+            given.A, given.B, given.out, _size(given.size), a_suffix=given.a_suffix, b_suffix=given.b_suffix,
+            extension=given.extension, overwrite=given.overwrite, progress=progress,
+        )  # fmt: skip
+    _CONSOLE.print(f"{len(written)} pairs written to {given.out}")
+    return 0
+
+
+def _cityscapes(arguments: list[str]) -> int:
+    parser = make_parser("data cityscapes", "Make files 'colour label | photo' from Cityscapes folders.")
+    parser.add_argument("labels", type=str, help="folder of *_gtFine_labelIds.png")
+    parser.add_argument("photos", type=str, help="folder of *_leftImg8bit.png")
+    _add_output(parser, size="HEIGHTxWIDTH of each half (256x256)")
+    parser.add_argument("--unknown", type=int, help="label to show ids outside 0..34 as; left out, they are an error")
+    given = parse(parser, arguments)
+    with _progress("join") as progress:
+        written = combine_cityscapes(
+            given.labels, given.photos, given.out, _size(given.size) or (256, 256), unknown=given.unknown,
+            extension=given.extension, overwrite=given.overwrite, progress=progress,
+        )  # fmt: skip
+    _CONSOLE.print(f"{len(written)} pairs written to {given.out}")
+    return 0
+
+
+def _check(arguments: list[str]) -> int:
+    parser = make_parser("data check", "Decode every file of a dataset and draw a contact sheet.")
+    parser.add_argument("dataroot", type=str, help="folder of the data")
+    parser.add_argument("--sheet", type=str, help="where the contact sheet goes (PNG); left out, none is drawn")
+    parser.add_argument("--count", type=int, default=24, help="pairs on the contact sheet")
+    for name in ("dataset_mode", "phase", "direction", "input_nc", "output_nc"):
+        default = getattr(TrainConfig(), name)
+        parser.add_argument(f"--{name}", type=type(default), default=default, help="as in training")
+    given = parse(parser, arguments)
+    options = {key: value for key, value in vars(given).items() if key not in ("sheet", "count")}
+    dataset = build_dataset(TrainConfig.from_mapping(options))
+    with _progress("decode") as progress:
+        problems = check_files(dataset, progress=progress)
+    for problem in problems:
+        _CONSOLE.print(problem.reason)
+    _CONSOLE.print(f"{len(dataset)} samples, {len(problems)} problems")
+    if given.sheet and not problems:
+        contact_sheet(dataset.unaugmented(), given.sheet, given.count)
+        _CONSOLE.print(f"contact sheet: {Path(given.sheet).resolve()}")
+    return 1 if problems else 0
+
+
+def _demo(arguments: list[str]) -> int:
+    parser = make_parser(
+        "data demo", "Draw street scenes: labels, instance ids and images, in the layout of pix2pixHD."
+    )
+    parser.add_argument("out", type=str, help="folder, made if missing")
+    parser.add_argument("--count", type=int, default=20, help="scenes")
+    parser.add_argument("--size", type=str, default="512x1024", help="HEIGHTxWIDTH")
+    parser.add_argument("--seed", type=int, default=0, help="of the first scene")
+    parser.add_argument("--phase", type=str, default="train", help="folders are PHASE_label, PHASE_inst, PHASE_img")
+    given = parse(parser, arguments)
+    size = _size(given.size)
+    if size is None or given.count < 1 or given.seed < 0:
+        raise UsageError("--size must be HEIGHTxWIDTH, --count at least 1 and --seed not negative")
+    write_dataset(given.out, given.count, size, given.seed, phase=given.phase)
+    _CONSOLE.print(f"{given.count} scenes written to {given.out}")
+    return 0
+
+
+def _add_output(parser: ArgumentParser, *, size: str) -> None:
+    parser.add_argument("out", type=str, help="folder, made if missing")
+    parser.add_argument("--size", type=str, help=size)
+    parser.add_argument("--extension", type=str, default=".png", help=".png, .jpg (quality 100, 4:4:4) or .tif")
+    parser.add_argument("--overwrite", type=bool, default=False, help="replace files that exist")
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, cross, width = text.lower().partition("x")
+    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise UsageError(f"--size must be HEIGHTxWIDTH in pixels, such as 256x512, got {text!r}")
+    return int(height), int(width)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    with Progress(console=_CONSOLE, disable=not _CONSOLE.is_terminal) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

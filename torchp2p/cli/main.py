@@ -1,0 +1,83 @@
+"""``torchp2p <command>``: finds and runs the command; what users can mend becomes one sentence."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+
+COMMANDS = {
+    "train": "train a network on paired images, or continue a training",
+    "translate": "run a trained generator over a folder, into images and an HTML gallery",
+    "evaluate": "measure a trained generator on unseen pairs",
+    "data": "make side-by-side pairs, check a dataset, draw the demo set",
+    "doctor": "show which backend runs each op here, and why not the others",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 1 for an error in the work, 2 for one in the call."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if arguments[0] == "--version":
+        from torchp2p import __version__
+
+        print(f"torchp2p {__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        from torchp2p.cli.parsing import nearest
+
+        return _complain("torchp2p", f"{command!r} is not a command{nearest(command, list(COMMANDS))}", 2)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("torchp2p").setLevel(logging.INFO)
+    return _run(command, rest)
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    from torchp2p.cli.parsing import UsageError
+
+    try:
+        status: int = importlib.import_module(f"torchp2p.cli.{command}").run(arguments)
+        return status
+    except UsageError as error:
+        return _complain(f"torchp2p {command}", str(error), 2, error)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        # The classes that the package raises for what a user can mend; anything else is a fault of ours.
+        return _complain(f"torchp2p {command}", _sentence(error), 1, error)
+    except KeyboardInterrupt:
+        return _complain(f"torchp2p {command}", "interrupted", 130)
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.strerror}: {error.filename}"
+    return str(error) or type(error).__name__
+
+
+def _complain(who: str, sentence: str, status: int, error: BaseException | None = None) -> int:
+    if error is not None and os.environ.get("TORCHP2P_DEBUG") == "1":
+        raise error
+    print(f"{who}: error: {sentence}", file=sys.stderr)
+    return status
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name.ljust(width)}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: torchp2p <command> [options]",
+            "",
+            *lines,
+            "",
+            "torchp2p <command> --help shows its options.",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

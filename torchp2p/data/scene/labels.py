@@ -1,0 +1,9 @@
+"""The Cityscapes ids that the scenes use."""
+
+from __future__ import annotations
+
+EGO_VEHICLE, STATIC, ROAD, SIDEWALK, PARKING = 1, 4, 7, 8, 9
+BUILDING, WALL, FENCE, GUARD_RAIL = 11, 12, 13, 14
+POLE, TRAFFIC_LIGHT, TRAFFIC_SIGN = 17, 19, 20
+VEGETATION, TERRAIN, SKY = 21, 22, 23
+PERSON, RIDER, CAR, TRUCK, BUS, BICYCLE = 24, 25, 26, 27, 28, 33
