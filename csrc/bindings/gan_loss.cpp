@@ -15,11 +15,15 @@ int gan_loss(const py::list& maps, int dtype, int mode, bool target_is_real, std
   entries.reserve(maps.size());
   for (const py::handle& item : maps) {
     const auto map = py::cast<py::tuple>(item);
-    entries.push_back({pointer<const void>(map[0].cast<std::uintptr_t>()),
-                       pointer<void>(map[1].cast<std::uintptr_t>()), map[2].cast<std::int64_t>()});
+    entries.push_back({pointer<const void>(map[0].cast<std::uintptr_t>()), pointer<void>(map[1].cast<std::uintptr_t>()),
+                       map[2].cast<std::int64_t>()});
   }
-  const GanLossParams params{entries.data(), static_cast<std::int64_t>(entries.size()), static_cast<DType>(dtype),
-                             static_cast<GanLoss>(mode), target_is_real, pointer<double>(loss)};
+  const GanLossParams params{entries.data(),
+                             static_cast<std::int64_t>(entries.size()),
+                             static_cast<DType>(dtype),
+                             static_cast<GanLoss>(mode),
+                             target_is_real,
+                             pointer<double>(loss)};
   const py::gil_scoped_release release;
   return static_cast<int>(gan_loss_cpu(params));
 }

@@ -16,8 +16,19 @@ Strides strides(const py::tuple& t) {
 NormActShape shape(const py::tuple& x_shape, int dtype, int norm, bool own_statistics, double eps, int act,
                    double slope, std::int64_t pad, int pad_mode, bool channels_last) {
   const auto s = four(x_shape);
-  return {s[0], s[1], s[2], s[3], static_cast<DType>(dtype), static_cast<Norm>(norm), own_statistics, eps,
-          static_cast<Activation>(act), slope, pad, static_cast<PadMode>(pad_mode), channels_last};
+  return {s[0],
+          s[1],
+          s[2],
+          s[3],
+          static_cast<DType>(dtype),
+          static_cast<Norm>(norm),
+          own_statistics,
+          eps,
+          static_cast<Activation>(act),
+          slope,
+          pad,
+          static_cast<PadMode>(pad_mode),
+          channels_last};
 }
 
 int forward(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t residual, std::uintptr_t y,
@@ -26,8 +37,15 @@ int forward(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t bias, std::u
             double slope, std::int64_t pad, int pad_mode, bool channels_last) {
   const NormActForward params{
       shape(x_shape, dtype, norm, own_statistics, eps, act, slope, pad, pad_mode, channels_last),
-      pointer<const void>(x), pointer<const void>(weight), pointer<const void>(bias), pointer<const void>(residual),
-      pointer<void>(y), pointer<void>(mean), pointer<void>(var), strides(x_stride), strides(residual_stride)};
+      pointer<const void>(x),
+      pointer<const void>(weight),
+      pointer<const void>(bias),
+      pointer<const void>(residual),
+      pointer<void>(y),
+      pointer<void>(mean),
+      pointer<void>(var),
+      strides(x_stride),
+      strides(residual_stride)};
   const py::gil_scoped_release release;
   return static_cast<int>(norm_act_forward_cpu(params));
 }
@@ -40,10 +58,20 @@ int backward(std::uintptr_t grad_y, std::uintptr_t x, std::uintptr_t weight, std
              double slope, std::int64_t pad, int pad_mode, bool channels_last) {
   const NormActBackward params{
       shape(x_shape, dtype, norm, own_statistics, eps, act, slope, pad, pad_mode, channels_last),
-      pointer<const void>(grad_y), pointer<const void>(x), pointer<const void>(weight), pointer<const void>(bias),
-      pointer<const void>(residual), pointer<const void>(mean), pointer<const void>(var), pointer<void>(grad_x),
-      pointer<void>(grad_weight), pointer<void>(grad_bias), pointer<void>(grad_residual), strides(grad_y_stride),
-      strides(x_stride), strides(residual_stride)};
+      pointer<const void>(grad_y),
+      pointer<const void>(x),
+      pointer<const void>(weight),
+      pointer<const void>(bias),
+      pointer<const void>(residual),
+      pointer<const void>(mean),
+      pointer<const void>(var),
+      pointer<void>(grad_x),
+      pointer<void>(grad_weight),
+      pointer<void>(grad_bias),
+      pointer<void>(grad_residual),
+      strides(grad_y_stride),
+      strides(x_stride),
+      strides(residual_stride)};
   const py::gil_scoped_release release;
   return static_cast<int>(norm_act_backward_cpu(params));
 }

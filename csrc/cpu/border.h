@@ -16,8 +16,10 @@ inline void for_each_repeat(std::int64_t i, std::int64_t size, std::int64_t pad,
     if (i >= 1 && i <= pad) visit(pad - i);
     if (i >= size - 1 - pad && i <= size - 2) visit(pad + 2 * (size - 1) - i);
   } else if (mode == PadMode::kReplicate) {
-    if (i == 0) for (std::int64_t d = 0; d < pad; ++d) visit(d);
-    if (i == size - 1) for (std::int64_t d = 0; d < pad; ++d) visit(pad + size + d);
+    if (i == 0)
+      for (std::int64_t d = 0; d < pad; ++d) visit(d);
+    if (i == size - 1)
+      for (std::int64_t d = 0; d < pad; ++d) visit(pad + size + d);
   }
 }
 

@@ -16,14 +16,12 @@ const char* cpu_isa_name();
 }  // namespace torchp2p
 
 #if defined(TORCHP2P_HAVE_X86_ISAS)
-#define TORCHP2P_DECLARE_ISAS(name, Params)                  \
-  namespace baseline { Status name(const Params&); }         \
-  namespace v3 { Status name(const Params&); }               \
+#define TORCHP2P_DECLARE_ISAS(name, Params)          \
+  namespace baseline { Status name(const Params&); } \
+  namespace v3 { Status name(const Params&); }       \
   namespace v4 { Status name(const Params&); }
-#define TORCHP2P_PICK_ISA(name, params)                      \
-  (cpu_isa() == CpuIsa::kV4   ? v4::name(params)             \
-   : cpu_isa() == CpuIsa::kV3 ? v3::name(params)             \
-                              : baseline::name(params))
+#define TORCHP2P_PICK_ISA(name, params) \
+  (cpu_isa() == CpuIsa::kV4 ? v4::name(params) : cpu_isa() == CpuIsa::kV3 ? v3::name(params) : baseline::name(params))
 #else
 #define TORCHP2P_DECLARE_ISAS(name, Params) \
   namespace baseline { Status name(const Params&); }
@@ -32,9 +30,9 @@ const char* cpu_isa_name();
 
 // The public entry point <name>_cpu, emitted by the baseline compilation only.
 #if defined(TORCHP2P_ISA_IS_BASELINE)
-#define TORCHP2P_CPU_ENTRY(name, Params)                     \
-  namespace torchp2p {                                       \
-  TORCHP2P_DECLARE_ISAS(name, Params)                        \
+#define TORCHP2P_CPU_ENTRY(name, Params)                                              \
+  namespace torchp2p {                                                                \
+  TORCHP2P_DECLARE_ISAS(name, Params)                                                 \
   Status name##_cpu(const Params& params) { return TORCHP2P_PICK_ISA(name, params); } \
   }
 #else

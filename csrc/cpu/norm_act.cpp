@@ -66,11 +66,12 @@ template <class T, bool kUniform> class KernelBase {
 
   KernelBase(const NormActShape& shape, const Plan& plan)
       : shape_(shape), plan_(plan), period_(period_of<A>(plan.cell, kUniform)),
-        block_(kUniform ? 4096 : period_ * (16384 / period_ < 16 ? 16 : 16384 / period_ > 64 ? 64 : 16384 / period_)),
-        coefficients_(plan.threads, Coefficients<A>::kCount * period_),
-        sums_(plan.threads, 2 * period_),
-        totals_(plan.threads, 2 * plan.cell),
-        partials_(plan.partials(), 2 * plan.cell) {}
+        block_(kUniform ? 4096
+                        : period_ * (16384 / period_ < 16   ? 16
+                                     : 16384 / period_ > 64 ? 64
+                                                            : 16384 / period_)),
+        coefficients_(plan.threads, Coefficients<A>::kCount * period_), sums_(plan.threads, 2 * period_),
+        totals_(plan.threads, 2 * plan.cell), partials_(plan.partials(), 2 * plan.cell) {}
 
   bool ok() const { return coefficients_.ok() && sums_.ok() && totals_.ok() && partials_.ok(); }
 
@@ -92,17 +93,16 @@ template <class T, bool kUniform> class KernelBase {
   }
 
   // Values per channel in a chunk, in the chunks before it, and in a unit.
-  double values(std::int64_t index) const {
-    return static_cast<double>(plan_.chunk(0, index).rows() * plan_.w);
-  }
+  double values(std::int64_t index) const { return static_cast<double>(plan_.chunk(0, index).rows() * plan_.w); }
   double values_before(std::int64_t index) const {
     const std::int64_t rows = index / plan_.chunks_per_sample * plan_.h + plan_.chunk(0, index).row_begin;
     return static_cast<double>(rows * plan_.w);
   }
   double values_per_unit() const { return static_cast<double>(plan_.samples * plan_.h * plan_.w); }
 
-  // Repeats the first plan.cell values over the period.
+  // Repeats the first plan.cell values over the period (a uniform coefficient is read from the first alone).
   void fill_period(A* values) const {
+    if constexpr (kUniform) return;
     for (std::int64_t i = plan_.cell; i < period_; ++i) values[i] = values[i - plan_.cell];
   }
 
@@ -139,8 +139,8 @@ template <class T, bool kUniform> class Forward : public KernelBase<T, kUniform>
  public:
   Forward(const NormActForward& p, const Plan& plan)
       : Base(p.shape, plan), p_(p), x_(p.x, p.x_stride, plan, plan.w),
-        residual_(p.residual, p.residual_stride, plan, plan.w),
-        packed_x_(plan.threads, x_.buffer_size()), packed_residual_(plan.threads, residual_.buffer_size()) {}
+        residual_(p.residual, p.residual_stride, plan, plan.w), packed_x_(plan.threads, x_.buffer_size()),
+        packed_residual_(plan.threads, residual_.buffer_size()) {}
 
   bool ok() const { return Base::ok() && packed_x_.ok() && packed_residual_.ok(); }
   bool reduces() const { return this->shape_.own_statistics; }
@@ -337,7 +337,8 @@ template <class T, bool kUniform> class Backward : public KernelBase<T, kUniform
     sums.clear();
     std::int64_t pending = 0;
     const Coefficients<A> k = this->coefficients(slot);
-    for_each_segment(chunk, thread, [&](const auto* g, const T* x, const T* residual, std::int64_t length, std::int64_t) {
+    for_each_segment(chunk, thread,
+                     [&](const auto* g, const T* x, const T* residual, std::int64_t length, std::int64_t) {
       for (std::int64_t i = 0; i < length; i += this->block_) {
         const std::int64_t size = length - i < this->block_ ? length - i : this->block_;
         with_activation(this->shape_.act, [&](auto act) {
@@ -379,12 +380,11 @@ template <class T, bool kUniform> class Backward : public KernelBase<T, kUniform
     const Coefficients<A> k = this->coefficients(slot);
     for_each_segment(chunk, thread,
                      [&](const auto* g, const T* x, const T* residual, std::int64_t length, std::int64_t r) {
-                       T* grad_x = dense_row(p_.grad_x, chunk, r);
-                       T* grad_residual = p_.grad_residual ? dense_row(p_.grad_residual, chunk, r) : nullptr;
-                       with_activation(this->shape_.act, [&](auto act) {
-                         differentiate<act.value>(g, x, residual, grad_x, grad_residual, length, k);
-                       });
-                     });
+      T* grad_x = dense_row(p_.grad_x, chunk, r);
+      T* grad_residual = p_.grad_residual ? dense_row(p_.grad_residual, chunk, r) : nullptr;
+      with_activation(this->shape_.act,
+                      [&](auto act) { differentiate<act.value>(g, x, residual, grad_x, grad_residual, length, k); });
+    });
   }
 
   // Gradients of weight and bias, summed over the units in their order. False if there is no memory.

@@ -17,9 +17,9 @@ namespace TORCHP2P_ISA {
 struct Plan {
   std::int64_t n, c, h, w, pad;
   bool channels_last, batch;
-  std::int64_t cell;              // values per pixel of a flat row: the channels told apart within a unit
-  std::int64_t row;               // values per flat row
-  std::int64_t units, samples;    // samples per unit
+  std::int64_t cell;            // values per pixel of a flat row: the channels told apart within a unit
+  std::int64_t row;             // values per flat row
+  std::int64_t units, samples;  // samples per unit
   std::int64_t chunk_rows, chunks_per_sample;
   int threads;
 
@@ -81,15 +81,13 @@ inline void run(Kernel& kernel, const Plan& plan) {
   for (std::int64_t unit = 0; unit < plan.units; ++unit) {
     kernel.begin(unit, 0);
     if (kernel.reduces()) {
-      parallel_for(chunks, plan.threads, [&](std::int64_t i, int thread) {
-        kernel.reduce(plan.chunk(unit, i), 0, i, thread);
-      });
+      parallel_for(chunks, plan.threads,
+                   [&](std::int64_t i, int thread) { kernel.reduce(plan.chunk(unit, i), 0, i, thread); });
       for (std::int64_t i = 0; i < chunks; ++i) kernel.merge(0, i, i);
     }
     kernel.finish(unit, 0);
-    parallel_for(chunks, plan.threads, [&](std::int64_t i, int thread) {
-      kernel.apply(plan.chunk(unit, chunks - 1 - i), 0, thread);
-    });
+    parallel_for(chunks, plan.threads,
+                 [&](std::int64_t i, int thread) { kernel.apply(plan.chunk(unit, chunks - 1 - i), 0, thread); });
   }
 }
 
@@ -104,9 +102,7 @@ template <class T> class Rows {
   }
 
   // Whether consecutive rows follow each other without a gap, so that they can be taken as one.
-  bool joined() const {
-    return base_ == nullptr || (!packed_ && (plan_.h == 1 || strides_.h == width_ * plan_.cell));
-  }
+  bool joined() const { return base_ == nullptr || (!packed_ && (plan_.h == 1 || strides_.h == width_ * plan_.cell)); }
   // Values of the buffer that a thread must offer to row().
   std::int64_t buffer_size() const { return packed_ ? width_ * plan_.cell : 0; }
 

@@ -129,9 +129,12 @@ inline void store_some(T* p, Vec<Accumulator<T>> v, int n) {
 }
 
 template <class A> inline double sum_lanes(Vec<A> v) {
-  double total = 0;
-  for (int i = 0; i < kLanes<A>; ++i) total += static_cast<double>(v[i]);
-  return total;
+  double lanes[kLanes<A>];
+  for (int i = 0; i < kLanes<A>; ++i) lanes[i] = static_cast<double>(v[i]);
+  for (int half = kLanes<A> / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
 }
 
 }  // namespace TORCHP2P_ISA

@@ -17,8 +17,12 @@ struct Float16 {
 };
 
 // The type that values of T are computed and summed in.
-template <class T> struct AccumulatorOf { using type = float; };
-template <> struct AccumulatorOf<double> { using type = double; };
+template <class T> struct AccumulatorOf {
+  using type = float;
+};
+template <> struct AccumulatorOf<double> {
+  using type = double;
+};
 template <class T> using Accumulator = typename AccumulatorOf<T>::type;
 
 }  // namespace torchp2p

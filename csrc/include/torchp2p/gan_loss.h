@@ -12,18 +12,18 @@ namespace torchp2p {
 enum class GanLoss : int { kVanilla = 0, kLsgan = 1, kHinge = 2, kLinear = 3 };
 
 struct GanLossMap {
-  const void* values;        // dense, any order
-  void* slopes;              // d loss / d values, same order; null when not wanted
-  std::int64_t count;        // more than 0
+  const void* values;  // dense, any order
+  void* slopes;        // d loss / d values, same order; null when not wanted
+  std::int64_t count;  // more than 0
 };
 
 struct GanLossParams {
   const GanLossMap* maps;
   std::int64_t map_count;
-  DType dtype;               // of all maps
+  DType dtype;  // of all maps
   GanLoss mode;
   bool target_is_real;
-  double* loss;              // one value
+  double* loss;  // one value
 };
 
 Status gan_loss_cpu(const GanLossParams& params);

@@ -20,43 +20,43 @@ struct Strides {
 
 // What forward and backward have in common. Vectors over channels and statistics have the accumulator's type.
 struct NormActShape {
-  std::int64_t n, c, h, w;   // of x
+  std::int64_t n, c, h, w;  // of x
   DType dtype;
   Norm norm;
-  bool own_statistics;       // take (forward) or use (backward) the statistics of x itself: (N, C) or (C,)
-  double eps;                // otherwise mean and var are given, (C,)
+  bool own_statistics;  // take (forward) or use (backward) the statistics of x itself: (N, C) or (C,)
+  double eps;           // otherwise mean and var are given, (C,)
   Activation act;
   double slope;
-  std::int64_t pad;          // pixels on every side of y
+  std::int64_t pad;  // pixels on every side of y
   PadMode pad_mode;
-  bool channels_last;        // layout of the tensors written: NHWC instead of NCHW, both dense
+  bool channels_last;  // layout of the tensors written: NHWC instead of NCHW, both dense
 };
 
 struct NormActForward {
   NormActShape shape;
   const void* x;
-  const void* weight;        // (C,) or null
-  const void* bias;          // (C,) or null
-  const void* residual;      // shape of x, or null
-  void* y;                   // (N, C, H + 2 pad, W + 2 pad)
-  void* mean;                // written when own_statistics, read otherwise; null for Norm::kNone
+  const void* weight;    // (C,) or null
+  const void* bias;      // (C,) or null
+  const void* residual;  // shape of x, or null
+  void* y;               // (N, C, H + 2 pad, W + 2 pad)
+  void* mean;            // written when own_statistics, read otherwise; null for Norm::kNone
   void* var;
   Strides x_stride, residual_stride;
 };
 
 struct NormActBackward {
   NormActShape shape;
-  const void* grad_y;        // shape of y
+  const void* grad_y;  // shape of y
   const void* x;
   const void* weight;
   const void* bias;
-  const void* residual;      // null also when the activation does not need it
+  const void* residual;  // null also when the activation does not need it
   const void* mean;
   const void* var;
-  void* grad_x;              // shape of x
-  void* grad_weight;         // (C,) or null
-  void* grad_bias;           // (C,) or null
-  void* grad_residual;       // shape of x, or null
+  void* grad_x;         // shape of x
+  void* grad_weight;    // (C,) or null
+  void* grad_bias;      // (C,) or null
+  void* grad_residual;  // shape of x, or null
   Strides grad_y_stride, x_stride, residual_stride;
 };
 

@@ -5,8 +5,8 @@ namespace torchp2p {
 
 enum class Status : int {
   kOk = 0,
-  kBadArgument = 1,   // sizes, codes or addresses that the Python side should have refused
-  kOutOfMemory = 2,   // scratch space could not be had
+  kBadArgument = 1,  // sizes, codes or addresses that the Python side should have refused
+  kOutOfMemory = 2,  // scratch space could not be had
 };
 
 inline const char* status_name(Status status) {
