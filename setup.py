@@ -2,13 +2,16 @@
 
 TORCHP2P_NATIVE=AUTO (default) builds the compiled module and installs without it, saying so, when the build
 fails; ON makes a failure an error; OFF does not try. Without it every op runs on its PyTorch fallback.
+TORCHP2P_SANITIZE=ON builds it with AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize`).
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -25,45 +28,54 @@ def native_choice() -> str:
     return choice
 
 
+def native_sources() -> list[str]:
+    """What the module is built from; as paths relative to here, which is how they enter the sdist."""
+    csrc = (path for path in (ROOT / "csrc").rglob("*") if path.is_file())
+    return ["CMakeLists.txt", *sorted(path.relative_to(ROOT).as_posix() for path in csrc)]
+
+
+def tool(name: str) -> str:
+    """The program on the PATH, else the one beside this interpreter, whose environment may not be active."""
+    return shutil.which(name) or shutil.which(name, path=sysconfig.get_path("scripts")) or name
+
+
+def reason(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        return f"CMake ended with status {error.returncode}, see its messages above; a C++17 compiler is needed"
+    return str(error)
+
+
 class CMakeBuild(build_ext):
     """Configures and builds CMakeLists.txt, and puts the module where setuptools expects it."""
 
     def build_extension(self, ext: Extension) -> None:
-        target = Path(self.get_ext_fullpath(ext.name)).resolve().parent
         try:
-            self._build(target)
-        except (OSError, subprocess.CalledProcessError) as error:
+            self._run_cmake(Path(self.get_ext_fullpath(ext.name)).resolve().parent)
+        except (ImportError, OSError, subprocess.CalledProcessError) as error:
+            message = f"torchp2p._C could not be built ({reason(error)})"
             if native_choice() == "ON":
-                raise SystemExit(f"torchp2p._C could not be built: {error}") from error
-            print(
-                f"warning: torchp2p._C could not be built ({error}); installing without compiled kernels. "
-                "`torchp2p doctor` shows what runs instead.",
-                file=sys.stderr,
-            )
+                raise SystemExit(f"error: {message}.") from error
+            print(f"warning: {message}; installing without compiled kernels.", file=sys.stderr)
 
-    def copy_extensions_to_source(self) -> None:
-        """For editable installs; a module that was not built is not copied."""
-        if all(Path(self.get_ext_fullpath(ext.name)).exists() for ext in self.extensions) or self._built():
-            super().copy_extensions_to_source()
-
-    def _built(self) -> bool:
-        return any(Path(self.build_lib).glob("torchp2p/_C*"))
-
-    def _build(self, target: Path) -> None:
+    def _run_cmake(self, target: Path) -> None:
         import pybind11
 
-        target.mkdir(parents=True, exist_ok=True)
         work = Path(self.build_temp).resolve() / "cmake"
+        cmake = tool("cmake")
         configure = [
-            "cmake", "-S", str(ROOT), "-B", str(work), "-G", "Ninja",
+            cmake, "-S", str(ROOT), "-B", str(work), "-G", "Ninja",
+            f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target}",
             f"-DTORCHP2P_SANITIZE={os.environ.get('TORCHP2P_SANITIZE', 'OFF')}",
         ]  # fmt: skip
         subprocess.run(configure, check=True)
-        subprocess.run(["cmake", "--build", str(work)], check=True)
+        subprocess.run([cmake, "--build", str(work)], check=True)
 
 
-extensions = [] if native_choice() == "OFF" else [Extension("torchp2p._C", sources=[], optional=native_choice() != "ON")]
+extensions = []
+if native_choice() != "OFF":
+    optional = native_choice() == "AUTO"
+    extensions = [Extension("torchp2p._C", sources=[], depends=native_sources(), optional=optional)]
 setup(ext_modules=extensions, cmdclass={"build_ext": CMakeBuild})

@@ -16,7 +16,7 @@ def unavailable(device_type: str) -> str:
     if os.environ.get("TRITON_INTERPRET") == "1":
         return ""
     if device_type not in ("cuda", "xpu"):
-        return f"Triton kernels run on GPU tensors, not {device_type} (or in the interpreter: TRITON_INTERPRET=1)"
+        return f"Triton kernels run on GPU tensors, not {device_type}, or under TRITON_INTERPRET=1"
     from triton.runtime import driver
 
     try:

@@ -56,9 +56,7 @@ def test_define_G_refuses_a_variant_that_a_resnet_does_not_have():
 @pytest.mark.parametrize("make", [define_G, define_D])
 def test_an_unknown_initialisation_is_named_with_the_choices(make):
     arguments = ("unet_128", 3, 3, 1) if make is define_G else ("basic", 6, 1)
-    with pytest.raises(
-        ValueError, match="init_type must be one of normal, xavier, kaiming, orthogonal, got 'he'"
-    ):
+    with pytest.raises(ValueError, match="init_type must be one of normal, xavier, kaiming, orthogonal, got 'he'"):
         make(*arguments, init_type="he")
 
 

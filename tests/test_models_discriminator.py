@@ -39,9 +39,7 @@ def receptive_field(net, size):
 )
 def test_a_patch_discriminator_has_the_published_parameters(n_layers, batch, instance):
     with torch.device("meta"):
-        counts = [
-            parameter_count(PatchDiscriminator(6, 64, n_layers, norm)) for norm in ("batch", "instance")
-        ]
+        counts = [parameter_count(PatchDiscriminator(6, 64, n_layers, norm)) for norm in ("batch", "instance")]
     assert counts == [batch, instance]
 
 
@@ -81,9 +79,7 @@ def test_a_patch_discriminator_runs_on_any_size():
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("n_layers", range(1, 7))
 def test_keys_shapes_and_their_order_are_the_originals(norm, n_layers):
-    assert layout(PatchDiscriminator(6, 2, n_layers, norm)) == layout(
-        PlainPatchDiscriminator(6, 2, n_layers, norm)
-    )
+    assert layout(PatchDiscriminator(6, 2, n_layers, norm)) == layout(PlainPatchDiscriminator(6, 2, n_layers, norm))
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -37,9 +37,7 @@ def test_a_size_that_fits_goes_to_the_network_untouched():
     assert torch.equal(y, 2 * x)
 
 
-@pytest.mark.parametrize(
-    "size", [(17, 31), (16, 33), (33, 16), (5, 3), (1, 1), (1, 40), (40, 1), (2, 100), (15, 17)]
-)
+@pytest.mark.parametrize("size", [(17, 31), (16, 33), (33, 16), (5, 3), (1, 1), (1, 40), (40, 1), (2, 100), (15, 17)])
 def test_the_network_sees_the_image_mirrored_to_the_right_and_below_as_often_as_needed(size):
     net, x = Recorder(), torch.randn(2, 3, *size)
     y = run_padded(net, x)

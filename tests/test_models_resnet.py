@@ -51,9 +51,7 @@ def test_dropout_and_zero_padding_shift_the_convolutions_of_a_block(padding_type
     assert list(block.state_dict()) == [f"conv_block.{index}.weight" for index in convs]
 
 
-@pytest.mark.parametrize(
-    ("make", "indices"), [(resnet_6blocks, (16, 19, 23)), (resnet_9blocks, (19, 22, 26))]
-)
+@pytest.mark.parametrize(("make", "indices"), [(resnet_6blocks, (16, 19, 23)), (resnet_9blocks, (19, 22, 26))])
 def test_the_last_convolutions_stand_at_the_published_indices(make, indices):
     entries = dict(layout(make(3, 5, 2)))
     up_1, up_2, last = (entries[f"model.{index}.weight"] for index in indices)

@@ -87,9 +87,7 @@ def test_missing_batch_counts_become_zero():
     counts = [name for name in net.state_dict() if name.endswith("num_batches_tracked")]
     net.model.get_submodule("3").num_batches_tracked.fill_(5)
     checkpoint = checkpoint_of(PatchDiscriminator(6, 2))
-    report = load_state_dict_compatible(
-        net, {name: value for name, value in checkpoint.items() if name not in counts}
-    )
+    report = load_state_dict_compatible(net, {name: value for name, value in checkpoint.items() if name not in counts})
     assert report.defaulted == tuple(counts)
     assert not set(counts) & set(report.loaded)
     assert all(net.state_dict()[name] == 0 for name in counts)
@@ -207,9 +205,7 @@ def test_without_strict_what_fits_is_copied_and_the_rest_reported():
     assert report.fresh_modules == ("model",)
 
 
-@pytest.mark.parametrize(
-    "netG", ["unet_128", "unet_256", "encoder_decoder", "resnet_6blocks", "resnet_9blocks"]
-)
+@pytest.mark.parametrize("netG", ["unet_128", "unet_256", "encoder_decoder", "resnet_6blocks", "resnet_9blocks"])
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
 def test_a_generator_is_made_again_from_what_its_weights_say(netG, norm):
     net = define_G(netG, 1, 2, 3, norm, use_dropout=False)
@@ -283,9 +279,7 @@ class TestLoadWeights:
         with pytest.raises(ValueError, match="is damaged"):
             load_weights(path)
 
-    @pytest.mark.parametrize(
-        "save", [torch.save, lambda o, path: path.write_bytes(pickle.dumps(o, protocol=2))]
-    )
+    @pytest.mark.parametrize("save", [torch.save, lambda o, path: path.write_bytes(pickle.dumps(o, protocol=2))])
     def test_pickled_code_is_refused_and_does_not_run(self, tmp_path, save):
         class Payload:
             def __reduce__(self):

@@ -61,8 +61,8 @@ template <class A> inline Term<A> term(GanLoss mode, Vec<A> p, A sign, A target)
 }
 
 // Sum of the losses of `size` values; their slopes times `scale` where wanted.
-template <class T> double piece(const GanLossParams& params, const T* p, T* slopes, std::int64_t size, double scale) {
-  using A = Accumulator<T>;
+template <class T, class A = Accumulator<T>>
+double piece(const GanLossParams& params, const T* p, A* slopes, std::int64_t size, double scale) {
   const A sign = params.target_is_real ? A(-1) : A(1), target = params.target_is_real ? A(1) : A(0);
   double total = 0;
   for (std::int64_t begin = 0; begin < size; begin += kBlock) {
@@ -102,7 +102,7 @@ template <class T> Status reduce(const GanLossParams& params) {
     }
     const GanLossMap& map = params.maps[m];
     const std::int64_t begin = index * kPiece, size = map.count - begin < kPiece ? map.count - begin : kPiece;
-    T* slopes = map.slopes ? static_cast<T*>(map.slopes) + begin : nullptr;
+    auto* slopes = map.slopes ? static_cast<Accumulator<T>*>(map.slopes) + begin : nullptr;
     const double scale = 1.0 / static_cast<double>(map.count);
     sums.piece(0)[i] = scale * piece<T>(params, static_cast<const T*>(map.values) + begin, slopes, size, scale);
   });

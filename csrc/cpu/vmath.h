@@ -79,8 +79,8 @@ template <class F> inline Vec<float> through_double(Vec<float> x, const F& f) {
 inline Vec<float> tanh(Vec<float> x) {
   return through_double(x, [](Vec<double> v) {
     const Vec<double> e = exponential(-2.0 * limited_magnitude(v, 20.0)).minus_one();
-    const Vec<double> t = -e / (e + 2.0);
-    return v < 0.0 ? -t : t;
+    const I64 magnitude = reinterpret_cast<I64>(-e / (e + 2.0)) & INT64_MAX;
+    return reinterpret_cast<Vec<double>>(magnitude | (reinterpret_cast<I64>(v) & INT64_MIN));  // zeros keep theirs
   });
 }
 

@@ -14,13 +14,14 @@ from torch import nn
 from torchp2p.cli.parsing import UsageError
 from torchp2p.data import DataOptions, PairedDataset, build_dataset
 from torchp2p.models import (
+    describe_state_dict,
     generator_from_config,
     generator_from_weights,
     load_config,
     load_state_dict_compatible,
     load_weights,
 )
-from torchp2p.train.config import TrainConfig
+from torchp2p.train.config import FIELDS, TrainConfig
 
 TEST_PHASES = ("test", "val")
 
@@ -65,37 +66,53 @@ def open_checkpoint(path: str, epoch: str = "latest") -> Checkpoint:
         load_state_dict_compatible(generator, load_weights(file))
         return Checkpoint(generator, config, file, label)
     generator = generator_from_weights(file)
-    return Checkpoint(generator, TrainConfig(name=file.parent.name or file.stem), file, label)
+    described = describe_state_dict(load_weights(file)) or {}
+    told = {key: value for key, value in described.items() if key in FIELDS}
+    name = file.parent.name.strip(".") or file.stem
+    return Checkpoint(generator, TrainConfig.from_mapping({"name": name, **told}), file, label)
 
 
-def unseen_dataset(checkpoint: Checkpoint, dataroot: str | None, *, single: bool, **changes: Any) -> PairedDataset:
+def unseen_dataset(
+    checkpoint: Checkpoint, dataroot: str | None, *, single: bool = False, num_test: int | None, **changes: Any
+) -> PairedDataset:
     """Data like those of the training, from its test (or val) folder or from ``dataroot`` itself.
 
     Args:
-        dataroot: a folder; None for the training's own. With ``single`` it holds input images alone.
+        dataroot: a folder; None for the training's own.
+        single: the folder holds input images alone; a colorization makes its pairs of such in any case.
+        num_test: the first so many samples; None for all.
         changes: options that differ from the training's, those that are None excepted.
 
     Raises:
         FileNotFoundError, ValueError: as ``build_dataset``.
-        UsageError: no folder was given and the training's has no test images.
+        UsageError: no folder was given and the training's has no test images, or ``num_test`` is below 1.
     """
+    if num_test is not None and num_test < 1:
+        raise UsageError(f"--num_test must be at least 1, got {num_test}")
     options: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
     config = checkpoint.config
     if config.dataset_mode == "demo" and dataroot is None:
-        return build_dataset(dataclasses.replace(config, phase="test", **{"max_dataset_size": None, **options}))
+        return build_dataset(dataclasses.replace(config, **{"phase": "test", "max_dataset_size": num_test, **options}))
     root = Path(dataroot if dataroot is not None else config.dataroot)
     if not root.is_dir():
         raise FileNotFoundError(f"the folder of images {root} does not exist")
-    options |= {"dataroot": str(root), "max_dataset_size": options.get("max_dataset_size")}
+    options |= {"dataroot": str(root), "max_dataset_size": num_test}
     if "phase" not in options:
-        found = [phase for phase in TEST_PHASES if (root / phase).is_dir() or (root / f"{phase}A").is_dir()]
+        found = [phase for phase in TEST_PHASES if _has_phase(root, phase)]
         if not found and dataroot is None:
             raise UsageError(f"{root} has no folder {' or '.join(TEST_PHASES)}: name the folder of images")
         options["phase"] = found[0] if found else "."
-    mode = "single" if single else "aligned" if config.dataset_mode == "demo" else config.dataset_mode
+    mode = "aligned" if config.dataset_mode == "demo" else config.dataset_mode
+    if single and mode != "colorization":
+        mode = "single"
     # A namespace, because "single" is no mode to train with, so no TrainConfig can hold it.
     values = {**dataclasses.replace(config, **options).as_dict(), "dataset_mode": mode}
     return build_dataset(cast(DataOptions, SimpleNamespace(**values)))
+
+
+def _has_phase(root: Path, phase: str) -> bool:
+    """In any layout that the datasets read."""
+    return any(folder.is_dir() for folder in (root / phase, root / f"{phase}A", root / "A" / phase))
 
 
 def device_of(name: str) -> torch.device:

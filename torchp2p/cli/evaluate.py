@@ -7,7 +7,7 @@ from torch import Tensor
 
 from torchp2p.cli.checkpoint import device_of, open_checkpoint, unseen_dataset
 from torchp2p.cli.parsing import make_parser, parse
-from torchp2p.data import build_dataset
+from torchp2p.data import build_dataset, check_dataset
 from torchp2p.evaluate import mean_target, pixel_scores
 from torchp2p.models import run_generator
 from torchp2p.train.config import TrainConfig
@@ -20,12 +20,16 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("folder", type=str, nargs="?", help="pairs; the training's own test folder if left out")
     parser.add_argument("--epoch", type=str, default="latest", help="which weights of the run")
     parser.add_argument("--phase", type=str, help="subfolder of the folder; test or val where there is one")
+    parser.add_argument("--direction", type=str, help="AtoB or BtoA; as in training if left out")
     parser.add_argument("--num_test", type=int, help="the first so many pairs")
     parser.add_argument("--eval", type=bool, default=False, help="running statistics and no dropout")
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
     given = parse(parser, arguments)
     checkpoint = open_checkpoint(given.checkpoint, given.epoch)
-    dataset = unseen_dataset(checkpoint, given.folder, single=False, phase=given.phase, max_dataset_size=given.num_test)
+    dataset = unseen_dataset(
+        checkpoint, given.folder, num_test=given.num_test, phase=given.phase, direction=given.direction
+    )
+    check_dataset(dataset)
     device = device_of(given.device)
     generator = checkpoint.generator.to(device)
     scores = pixel_scores(

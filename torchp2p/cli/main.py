@@ -16,6 +16,9 @@ COMMANDS = {
 }
 
 
+_IN_WORKER = "in DataLoader worker process"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 1 for an error in the work, 2 for one in the call."""
     arguments = sys.argv[1:] if argv is None else argv
@@ -39,11 +42,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(command: str, arguments: list[str]) -> int:
     from torchp2p.cli.parsing import UsageError
+    from torchp2p.train import ConfigError
 
     try:
         status: int = importlib.import_module(f"torchp2p.cli.{command}").run(arguments)
         return status
-    except UsageError as error:
+    except (UsageError, ConfigError) as error:
         return _complain(f"torchp2p {command}", str(error), 2, error)
     except (ValueError, TypeError, OSError, ImportError) as error:
         # The classes that the package raises for what a user can mend; anything else is a fault of ours.
@@ -55,7 +59,9 @@ def _run(command: str, arguments: list[str]) -> int:
 def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.strerror}: {error.filename}"
-    return str(error) or type(error).__name__
+    # What a process that reads data raised comes with its traceback in front.
+    sentence = str(error).rpartition(f"{type(error).__name__}: ")[2] if _IN_WORKER in str(error) else str(error)
+    return sentence.strip() or type(error).__name__
 
 
 def _complain(who: str, sentence: str, status: int, error: BaseException | None = None) -> int:

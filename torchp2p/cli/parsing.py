@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+
+from torchp2p.train.config import KINDS
+
+_WRONG_TYPE = re.compile(r""""(\w+)": .*?Expected a <class '(\w+)'>.* value: (.*)""")
 
 
 class UsageError(ValueError):
@@ -98,4 +103,8 @@ def _with_bare_switches(parser: ArgumentParser, arguments: Sequence[str]) -> lis
 
 
 def _one_line(error: argparse.ArgumentError) -> str:
-    return " ".join(str(error).split()).removeprefix("Parser key ")
+    text = " ".join(str(error).split()).removeprefix("Parser key ")
+    wrong = _WRONG_TYPE.fullmatch(text)
+    if wrong and wrong[2] in KINDS:
+        return f"{wrong[1]} must be {KINDS[wrong[2]]}, got {wrong[3]!r}"
+    return text

@@ -45,6 +45,9 @@ def _configuration(parser: ArgumentParser, given: Namespace) -> TrainConfig:
     values: dict[str, Any] = {}
     if given.get("config"):
         values |= vars(parse_mapping(parser, read_yaml(given["config"]), given["config"]))
+        for key in ("config", "resume", "dry_run"):
+            if key in values:
+                raise UsageError(f"{given['config']}: {key!r} belongs on the command line")
     values |= vars(given)
     asked_preset = values.pop("preset", None)
     for key in ("config", "resume", "dry_run"):
@@ -53,8 +56,8 @@ def _configuration(parser: ArgumentParser, given: Namespace) -> TrainConfig:
     if given.get("resume"):
         # What the state was trained with is the starting point; a preset only says where it is.
         where = TrainConfig.from_mapping(values, base)
-        base = TrainConfig.from_mapping(read_state(run_folder(where))["config"])
-        values |= {"name": where.name, "checkpoints_dir": where.checkpoints_dir}
+        stored = read_state(run_folder(where))["config"]
+        values = {**stored, **values, "name": where.name, "checkpoints_dir": where.checkpoints_dir}
     elif not asked_preset and not values:
         raise UsageError("say what to train: a --preset, a --config file, or options such as --dataroot")
     return TrainConfig.from_mapping(values, base)
@@ -69,9 +72,11 @@ def _say_how_it_ended(console: Console, outcome: Outcome) -> None:
         f"{ended} after {at.step} steps, {at.seconds / 60:.1f} minutes; "
         f"{at.seconds / max(at.step, 1):.3f} s per step; saved in {outcome.folder}",
         highlight=False,
+        markup=False,
+        soft_wrap=True,
     )
     if outcome.stopped_by:
         console.print("continue with --resume", highlight=False)
     gallery = outcome.folder / "web" / "index.html"
     if gallery.exists():
-        console.print(f"gallery: {gallery.resolve()}", highlight=False, soft_wrap=True)
+        console.print(f"gallery: {gallery.resolve()}", highlight=False, markup=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from rich.progress import Progress
 
 from torchp2p.cli.checkpoint import device_of, open_checkpoint, unseen_dataset
 from torchp2p.cli.parsing import make_parser, parse
+from torchp2p.data import check_dataset
 from torchp2p.train.translate import translate
 
 
@@ -21,6 +22,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--epoch", type=str, default="latest", help="which weights of the run")
     parser.add_argument("--phase", type=str, help="subfolder of the folder; test or val where there is one")
     parser.add_argument("--results_dir", type=str, default="results", help="where results are written")
+    parser.add_argument("--direction", type=str, help="AtoB or BtoA; as in training if left out")
     parser.add_argument("--num_test", type=int, help="the first so many images")
     parser.add_argument("--eval", type=bool, default=False, help="running statistics and no dropout")
     parser.add_argument("--preprocess", type=str, help="other than in training; none keeps every size")
@@ -31,15 +33,17 @@ def run(arguments: list[str]) -> int:
     given = parse(parser, arguments)
     checkpoint = open_checkpoint(given.checkpoint, given.epoch)
     dataset = unseen_dataset(
-        checkpoint, given.folder, single=given.single, phase=given.phase, preprocess=given.preprocess,
-        load_size=given.load_size, crop_size=given.crop_size, max_dataset_size=given.num_test,
+        checkpoint, given.folder, single=given.single, num_test=given.num_test, phase=given.phase,
+        direction=given.direction, preprocess=given.preprocess, load_size=given.load_size, crop_size=given.crop_size,
     )  # fmt: skip
+    check_dataset(dataset)
     console = Console()
     mode = dataset.options.preprocess
     if mode not in ("none", "crop"):
         console.print(
             f"images are resized as in training (preprocess {mode}); --preprocess none keeps their size",
             highlight=False,
+            soft_wrap=True,
         )
     phase = "images" if dataset.options.phase == "." else dataset.options.phase
     folder = Path(given.results_dir, checkpoint.config.name, f"{phase}_{checkpoint.label}")
@@ -51,5 +55,5 @@ def run(arguments: list[str]) -> int:
             device=device_of(given.device),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
-    console.print(f"{len(dataset)} images; gallery: {page.resolve()}", highlight=False, soft_wrap=True)
+    console.print(f"{len(dataset)} images; gallery: {page.resolve()}", highlight=False, markup=False, soft_wrap=True)
     return 0

@@ -68,7 +68,7 @@ def _paint(canvas: Canvas, plan: Plan) -> None:
     fall = (-x / y, -z / y)
     for thing in chain(*plan.things):
         thing.shade(ground, fall)
-    ground.cast_row(plan.shaded.side, plan.skyline, plan.shaded.front, abs(fall[0]), fall)
+    ground.cast_row(plan.shaded.side, plan.skyline, plan.shaded.front, fall)
     ground.paint(canvas, plan.shift)
     for group in plan.things:
         for thing in sorted(group, key=lambda thing: -thing.distance):

@@ -15,6 +15,7 @@ from torchp2p.models.state_dicts import (
     load_weights,
     read_checkpoint,
     save_weights,
+    write_checkpoint,
 )
 from torchp2p.models.unet import UnetGenerator, unet_128, unet_256
 
@@ -43,4 +44,5 @@ __all__ = [
     "save_weights",
     "unet_128",
     "unet_256",
+    "write_checkpoint",
 ]

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +119,7 @@ def save_weights(path: str | Path, state_dict: Mapping[str, Tensor], config: Map
     content = OrderedDict((name, tensor.detach().cpu()) for name, tensor in state_dict.items())
     content._metadata = getattr(state_dict, "_metadata", OrderedDict())  # type: ignore[attr-defined]
     content._torchp2p_config = dict(config)  # type: ignore[attr-defined]
-    atomic_write(path, lambda file: torch.save(content, file))
+    write_checkpoint(path, content)
 
 
 def load_config(path: str | Path) -> dict[str, Any]:
@@ -150,6 +150,25 @@ def read_checkpoint(path: str | Path) -> Any:
             if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
                 fault = "carries pickled Python objects, which can run code, or is damaged"
             raise ValueError(f"weights file {path} {fault}; expected a state_dict of tensors") from error
+
+
+def write_checkpoint(path: str | Path, content: object) -> None:
+    """Write what ``read_checkpoint`` reads, atomically.
+
+    Raises:
+        OSError: naming ``path``; the file that stood there is then unharmed.
+    """
+    atomic_write(path, lambda file: _save(content, file))
+
+
+def _save(content: object, file: BinaryIO) -> None:
+    try:
+        torch.save(content, file)
+    except RuntimeError as error:
+        # Closing its archive, torch complains about the position and hides what the disk had said.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
 
 
 def _as_state_dict(content: object, path: Path) -> dict[str, Tensor]:

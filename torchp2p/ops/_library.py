@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -28,16 +28,39 @@ def register(
     torch.library.register_autograd(f"torchp2p::{name}", backward, setup_context=setup_context, lib=LIBRARY)
 
 
+_COMPILED_OPTIONS = 64
+
+
 @cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` under torch.compile, for use as an op's ``compile`` backend (it builds no graph)."""
+    """``function`` under torch.compile, for use as an op's ``compile`` backend (it builds no graph).
+
+    Every combination of options is compiled once. torch would stop at 8 of them and silently run eager.
+    """
     inner = torch.compile(function, dynamic=True)
 
     def run(*args: Any) -> Any:
-        with torch.no_grad():
+        with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=_COMPILED_OPTIONS):
             return inner(*args)
 
     return run
+
+
+def with_own_memory(outputs: Sequence[Tensor], inputs: Sequence[Any]) -> list[Tensor]:
+    """``outputs``, copied where they share memory with an input or with one another.
+
+    An operator must not hand out what it was given, and plain PyTorch code does where there is nothing to do.
+    """
+    taken = {_memory(tensor) for tensor in inputs if isinstance(tensor, Tensor)}
+    fresh = []
+    for output in outputs:
+        fresh.append(output.clone() if output.numel() and _memory(output) in taken else output)
+        taken.add(_memory(fresh[-1]))
+    return fresh
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def differentiate(

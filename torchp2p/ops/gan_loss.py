@@ -167,7 +167,7 @@ def _layout(p: Tensor) -> torch.memory_format:
 
 
 def _slope_like(p: Tensor) -> Tensor:
-    return torch.empty_like(p, memory_format=_layout(p))
+    return torch.empty_like(p, dtype=statistics_dtype(p.dtype), memory_format=_layout(p))
 
 
 def _forward_fake(
@@ -194,11 +194,11 @@ def _backward(
     if not slopes:
         slopes = reference.gan_loss_slopes(maps, target_is_real, mode, for_discriminator)
         slopes = [s.contiguous(memory_format=_layout(p)) for s, p in zip(slopes, maps, strict=True)]
-    return [slope * grad.to(slope.dtype) for slope in slopes]
+    return [(slope * grad).to(p.dtype) for slope, p in zip(slopes, maps, strict=True)]
 
 
 def _backward_fake(grad: Tensor, maps: list[Tensor], slopes: list[Tensor], *options: object) -> list[Tensor]:
-    return [_slope_like(p) for p in maps]
+    return [torch.empty_like(p, memory_format=_layout(p)) for p in maps]
 
 
 # --- gradient and double gradient -----------------------------------------------------------------------
@@ -233,7 +233,8 @@ def _double_gradient(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     """The slopes move with the maps: differentiate the reference's formula for them."""
 
     def gradients(grad: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
-        return tuple(s * grad.to(s.dtype) for s in reference.gan_loss_slopes(maps, *ctx.options))
+        slopes = reference.gan_loss_slopes(maps, *ctx.options)
+        return tuple((s * grad).to(p.dtype) for s, p in zip(slopes, maps, strict=True))
 
     grad, *maps = ctx.saved_tensors
     needs = (ctx.needs_input_grad[0], *_map_needs(ctx, maps))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchp2p.ops import _check, _native
 from torchp2p.ops._dispatch import choose
-from torchp2p.ops._library import LIBRARY, compiled, differentiate, register
+from torchp2p.ops._library import LIBRARY, compiled, differentiate, register, with_own_memory
 from torchp2p.reference import norm_act as reference
 
 NORMS = ("instance", "batch", "none")
@@ -96,6 +96,8 @@ def _update_running(
     running_var: Tensor,
     momentum: float,
 ) -> None:
+    if x.numel() == 0:  # it says nothing about the statistics
+        return
     with torch.no_grad():
         count = x.shape[2] * x.shape[3] * (x.shape[0] if norm == "batch" else 1)
         if norm == "instance":
@@ -186,9 +188,9 @@ def _forward(
     args = (x, weight, bias, residual, running_mean, running_var, norm, eps, act, slope, pad, pad_mode)
     if backend == "native" and x.numel():
         return _native_forward(*args)
-    if backend == "compile":
-        return compiled(reference.norm_act)(*args)  # type: ignore[no-any-return]
-    return reference.norm_act(*args)
+    function = compiled(reference.norm_act) if backend == "compile" else reference.norm_act
+    y, mean, var = with_own_memory(function(*args), args)
+    return y, mean, var
 
 
 def _backward(
@@ -215,9 +217,9 @@ def _backward(
     )  # fmt: skip
     if backend == "native" and x.numel():
         return _native_backward(*args)
-    if backend == "compile":
-        return compiled(reference.norm_act_backward)(*args)  # type: ignore[no-any-return]
-    return reference.norm_act_backward(*args)
+    function = compiled(reference.norm_act_backward) if backend == "compile" else reference.norm_act_backward
+    grad_x, grad_weight, grad_bias, grad_residual = with_own_memory(function(*args), args)
+    return grad_x, grad_weight, grad_bias, grad_residual
 
 
 def _native_forward(

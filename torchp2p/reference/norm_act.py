@@ -165,7 +165,7 @@ def _activation_slope(z: Tensor, act: str, slope: float) -> Tensor:
     if act == "leaky_relu":
         return torch.where(z > 0, torch.ones_like(z), torch.full_like(z, slope))
     if act == "relu":
-        return (z > 0).to(z.dtype)
+        return torch.ones_like(z).masked_fill(z <= 0, 0.0)
     if act == "tanh":
         return 1 - torch.tanh(z).square()
     return torch.ones_like(z)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 """Fields that take one of a few names."""
 
+KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
+"""The types of fields in words, for messages."""
+
+_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (float, int), "bool": (bool,)}
+
 _POSITIVE = (
     "input_nc", "output_nc", "load_size", "crop_size", "batch_size", "ngf", "ndf", "n_layers_D",
     "lr_decay_iters", "print_freq", "display_freq", "save_latest_freq", "save_epoch_freq", "video_fps",
@@ -45,7 +51,7 @@ _NOT_NEGATIVE = (
 
 
 class ConfigError(ValueError):
-    """A field that is unknown or out of range; the message is one sentence."""
+    """A field that is unknown, of the wrong type or out of range; the message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,8 @@ class TrainConfig:
     no_check: bool = False
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _check_type(field, getattr(self, field.name))
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
@@ -170,11 +178,11 @@ class TrainConfig:
         for names, least in ((_POSITIVE, 1), (_NOT_NEGATIVE, 0)):
             for name in names:
                 value = getattr(self, name)
-                if value < least:
-                    raise ConfigError(f"{name} must be at least {least}, got {value}")
+                if not least <= value < math.inf:  # a NaN fails this too
+                    raise ConfigError(f"{name} must be a number of at least {least}, got {value}")
         for name in ("max_dataset_size", "max_minutes"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be more than 0, got {value}")
         self._check_together()
 
@@ -189,6 +197,14 @@ class TrainConfig:
             raise ConfigError(f"beta1 must be in [0, 1), got {self.beta1}")
         if self.variant == "paper" and self.netG.startswith("resnet"):
             raise ConfigError(f"variant paper exists for U-Nets and the encoder-decoder, not for {self.netG}")
+        if self.use_GAN and self.netD != "pixel" and "crop" in self.preprocess:
+            layers = self.n_layers_D if self.netD == "n_layers" else 3
+            least = 3 * 2**layers
+            if self.crop_size < least:
+                raise ConfigError(
+                    f"crop_size must be at least {least} for a discriminator of {layers} strided layers, "
+                    f"got {self.crop_size}"
+                )
         if self.device != "auto":
             _check_device(self.device)
 
@@ -197,7 +213,8 @@ class TrainConfig:
         """``base`` (the defaults if None) with ``values`` in place.
 
         Raises:
-            ConfigError: an unknown field (the nearest name is suggested) or a value out of range.
+            ConfigError: an unknown field (the nearest name is suggested), a value of the wrong type or out of
+                range.
         """
         for key in values:
             check_field(key)
@@ -274,6 +291,14 @@ def changed_on_resume(stored: TrainConfig, wanted: TrainConfig) -> list[str]:
 def _nearest(value: object, choices: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(str(value), choices, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _check_type(field: dataclasses.Field[Any], value: object) -> None:
+    kind, _, optional = str(field.type).partition(" | ")
+    if optional and value is None:
+        return
+    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+        raise ConfigError(f"{field.name} must be {KINDS[kind]}, got {value!r}")
 
 
 def _check_device(name: str) -> None:

@@ -41,7 +41,7 @@ class ImagePool:
             return image
         index = int(torch.randint(self.size, (), generator=self._generator))
         earlier, self._images[index] = self._images[index], image.clone()
-        return earlier
+        return earlier.to(image.device)  # a pool that was loaded holds its images on the CPU
 
     def state_dict(self) -> dict[str, Any]:
         """The images and the state of the generator."""

@@ -81,7 +81,9 @@ class Reporter:
         with self._log.open("a", encoding="utf-8") as log:
             log.write(line + "\n")
         if not self.console.is_terminal:
-            self.console.print(f"{line} | {self.rate():.2f} it/s | peak {peak_memory_gb():.1f} GB", highlight=False)
+            # One line of losses is one line of a log file, however wide.
+            speed = f"{self.rate():.2f} it/s | peak {peak_memory_gb():.1f} GB"
+            self.console.print(f"{line} | {speed}", highlight=False, soft_wrap=True)
         if self._board is not None:
             for name, value in values.items():
                 self._board.add_scalar(f"loss/{name}", value, step)
@@ -91,10 +93,6 @@ class Reporter:
         """A uint8 (H, W, 3) image on the board."""
         if self._board is not None:
             self._board.add_image(label, image, step, dataformats="HWC")
-
-    def say(self, text: str) -> None:
-        """A line above the bar."""
-        self.console.print(text, highlight=False, markup=False)
 
 
 def peak_memory_gb() -> float:

@@ -13,8 +13,7 @@ from typing import Any
 
 import torch
 
-from torchp2p.files import atomic_write
-from torchp2p.models import load_state_dict_compatible, read_checkpoint, save_weights
+from torchp2p.models import load_state_dict_compatible, read_checkpoint, save_weights, write_checkpoint
 from torchp2p.train.config import TrainConfig
 from torchp2p.train.pix2pix_step import Pix2PixStep
 
@@ -63,7 +62,7 @@ def save_state(folder: Path, config: TrainConfig, progress: Progress, step: Pix2
     }
     if step.D is not None and step.optimizer_D is not None:
         content |= {"D": step.D.state_dict(), "optimizer_D": step.optimizer_D.state_dict()}
-    atomic_write(folder / STATE_FILE, lambda file: torch.save(content, file))
+    write_checkpoint(folder / STATE_FILE, content)
 
 
 def save_networks(folder: Path, label: str, config: TrainConfig, step: Pix2PixStep) -> None:

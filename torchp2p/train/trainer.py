@@ -102,7 +102,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     dataset = build_dataset(config)
     _prepare_folder(folder, resume)
     if not config.no_check:
-        check_dataset(dataset, folder / "dataset_check.json")
+        with console.status("decoding every file of the dataset"):
+            check_dataset(dataset, folder / "dataset_check.json")
     step = build_step(config)
     progress = Progress() if state is None else restore(state, step)
     run = _Run(config, folder, dataset, step, progress, console)
@@ -167,7 +168,7 @@ class _Run:
                 at.epoch, at.batch = at.epoch + 1, 0
                 if gallery is not None:
                     self._stills(gallery, at.epoch - 1)
-                if at.epoch % config.save_epoch_freq == 1 or config.save_epoch_freq == 1:
+                if (at.epoch - 1) % config.save_epoch_freq == 0:
                     self._save(str(at.epoch - 1))
             self._save("latest")
             return self._end(gallery)
@@ -238,7 +239,8 @@ class _Run:
 
 def _state_to_resume(folder: Path, config: TrainConfig) -> dict[str, object]:
     state = read_state(folder)
-    changed = changed_on_resume(TrainConfig.from_mapping(state["config"]), config)
+    stored = TrainConfig.from_mapping({**state["config"], "device": config.device})  # its own may not be here
+    changed = changed_on_resume(stored, config)
     if changed:
         raise CheckpointError(f"{folder} was trained with other options and cannot go on with {'; '.join(changed)}")
     return state
@@ -253,6 +255,8 @@ def _prepare_folder(folder: Path, resume: bool) -> None:
         probe = folder / ".writable"
         probe.write_bytes(b"1")
         probe.unlink()
+        for half_written in folder.glob(".*.pth"):  # by a training that was killed
+            half_written.unlink()
     except OSError as error:
         raise OSError(error.errno, f"the run's folder cannot be written to: {error.strerror}", str(folder)) from error
 

@@ -13,7 +13,7 @@ enum class GanLoss : int { kVanilla = 0, kLsgan = 1, kHinge = 2, kLinear = 3 };
 
 struct GanLossMap {
   const void* values;  // dense, any order
-  void* slopes;        // d loss / d values, same order; null when not wanted
+  void* slopes;        // d loss / d values, same order, in the accumulator's type; null when not wanted
   std::int64_t count;  // more than 0
 };
 

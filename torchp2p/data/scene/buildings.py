@@ -64,7 +64,7 @@ class Building(Thing):
         front = canvas.panel(*self.front, self.height)
         if front is not None:
             (x0, z0), (x1, z1) = self.front
-            length = math.sqrt((x1 - x0) ** 2 + (z1 - z0) ** 2)
+            length = math.sqrt((x1 - x0) * (x1 - x0) + (z1 - z0) * (z1 - z0))
             self._facade(canvas, front, length, gable=0.0, shop=self.shop)
 
     def _roof(self, canvas: Canvas) -> None:

@@ -180,7 +180,7 @@ class Canvas:
         """
         rows, cols = patch.rows, patch.cols
         depth = self.depth[rows, cols]
-        free = patch.z <= depth
+        free = patch.z <= depth * 1.02  # of things in one plane the later covers the soft edge of the earlier
         taken = ((cover if solid is None else solid) >= 0.5) & free
         distance = patch.z * (1 / 500)
         hazy = distance / (distance + 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from torchp2p.data.scene import labels
-from torchp2p.data.scene.canvas import Canvas, Patch, Point, lay, ramp
+from torchp2p.data.scene.canvas import Canvas, Patch, Point, edge, lay, ramp
 from torchp2p.data.scene.ground import Ground
 from torchp2p.data.scene.texture import Array
 from torchp2p.data.scene.thing import Standing
@@ -26,7 +26,7 @@ def stroke_figure(
 ) -> None:
     """Paint strokes, in units of `size` metres, over one another as one object.
 
-    A stroke of no length is a disc, or a ring.
+    A stroke of no length is a disc, or a ring; one can look through a ring, but its label is solid.
     """
     shape = np.array(strokes, np.float32).T[:, :, None, None] * size
     u0, v0, u1, v1, radius, ring = shape
@@ -35,8 +35,9 @@ def stroke_figure(
     u, v = patch.u - u0, patch.v - v0
     along = ramp((u * du + v * dv) / np.where(length > 0, length, 1))
     u, v = u - along * du, v - along * dv
-    distance = np.abs(np.sqrt(u * u + v * v) - ring)
-    covers = ramp((radius - distance) / patch.foot + 0.5)
+    outside = np.sqrt(u * u + v * v) - ring
+    solid = edge(radius - outside, patch.foot).max(axis=0)
+    covers = edge(radius - abs(outside), patch.foot)
     covers *= np.minimum(radius * 2 / patch.foot[:, :1], 1)
     round_side = ramp(0.5 + u / (radius * 2)) - 0.5
     shades = patch.light[:, None] * (0.9 + round_side * (0.45 * canvas.sun.side))
@@ -45,7 +46,7 @@ def stroke_figure(
     for k, albedo in enumerate(colours):
         lay(colour, albedo * shades[:, k], covers[k])
         np.maximum(total, covers[k], out=total)
-    canvas.paint(patch, total, colour / np.maximum(total, (1e-3)), label, owner)
+    canvas.paint(patch, total, colour / np.maximum(total, 1e-3), label, owner, solid)
 
 
 @dataclass(frozen=True)

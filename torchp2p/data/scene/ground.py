@@ -95,20 +95,20 @@ class Ground:
             along = ramp((x * dx + z * dz) * (1 / length))
             x, z = x - along * dx, z - along * dz
         distance = np.sqrt(x * x + z * z)
-        depth = ramp(((radius + soft) - distance) * (0.5 / soft)) * strength
+        depth = ramp((radius + soft - distance) * (0.5 / soft)) * strength
         np.maximum(shadow, depth, out=shadow)
 
-    def cast_row(self, side: float, heights: Array, front: float, slope: float, fall: Point) -> None:
+    def cast_row(self, side: float, heights: Array, front: float, fall: Point) -> None:
         """The shadow of a row of buildings.
 
         Args:
             side: on which side they stand. front: |s| of their fronts.
             heights: height of the row at every eighth of a metre of z from `ROW_START` on.
-            slope: metres the shadow reaches for a metre of height. fall: as in the things' `shade`.
+            fall: where the shadow of a point one metre above the origin lies.
         """
-        above = (front - self.s * side) * (1 / slope)
+        above = (front - self.s * side) * (1 / abs(fall[0]))
         source = self.z - above * fall[1]
-        index = np.minimum(np.maximum((source - ROW_START) * 8, 0), len(heights) - 1).astype(np.int32)
+        index = ((source - ROW_START) * 8).clip(0, len(heights) - 1).astype(np.int32)
         depth = ramp((heights[index] - above) * (1.6 / (1 + above * 0.25))) * 0.85
         np.maximum(self.shadow, depth, out=self.shadow)
 
@@ -165,20 +165,21 @@ class Ground:
         """Tracks of tyres: the asphalt is a little lighter between than where wheels run."""
         lane = self.s * (1 / 1.75)
         swing = lane - np.floor(lane) - 0.5
-        return 0.05 - swing * swing * 0.4 * (self.foot < 0.5)
+        return 0.05 - swing * swing * 0.4 / (1 + self.foot * 4)
 
     def _markings(self) -> Array:
         """Coverage by white paint."""
         paint = np.zeros(self.x.shape, np.float32)
-        stop = self.road.crossing[0] - 6 if self.road.crossing else self.road.end
+        free = np.ones_like(self.z)
+        if self.road.crossing:
+            self._crosswalk(paint, self.road.crossing[0])
+            free -= band(self.z, self.road.crossing[0] - 6, self.road.crossing[1] + 1, self.foot_z)
         cycle = self.z * (1 / 9) + 0.3
         cycle -= np.floor(cycle)
         for s, dash in self.road.lines:
             wide = band(self.s, s - 0.09, s + 0.09, self.foot_at(s))
             dashed = band(cycle * 9, -1.0, dash, np.minimum(self.foot_z, 9)) if dash < 9 else 1
-            paint += wide * dashed * edge(stop - self.z, self.foot_z)
-        if self.road.crossing:
-            self._crosswalk(paint, self.road.crossing[0])
+            paint += wide * dashed * free
         return paint
 
     def _crosswalk(self, paint: Array, start: float) -> None:

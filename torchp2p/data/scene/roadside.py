@@ -222,10 +222,8 @@ def _border(dice: Dice, where: Roadside, road: Road) -> Iterator[Hedge | Barrier
     colour, tint = dice.pick(palette.FENCES), dice.between(-1, 1)
     z, away = dice.between(3, 7), where.side * (where.walk + 0.35)
     while kind and z < min(road.end - 12, 90):
-        length, gap = (
-            dice.between(8, 14),
-            dice.between(2.5, 4) * dice.chance(0.4 if where.name == "houses" else 0.0),
-        )
+        length = dice.between(8, 14)
+        gap = dice.between(2.5, 4) if where.name == "houses" and dice.chance(0.4) else 0.0
         line = (road.place(away, z), road.place(away, z + length))
         if _clear(road, z) and _clear(road, z + length):
             if kind == "hedge":
@@ -273,12 +271,13 @@ def _parked(dice: Dice, where: Roadside, road: Road) -> Iterator[Vehicle]:
 def _people(dice: Dice, where: Roadside, road: Road) -> Iterator[Person | Cyclist]:
     """People on the sidewalk, and a bicycle left standing."""
     for _ in range(round(where.style.people * dice.between(0, 2))):
-        z = 5 + 40 * dice.between(0, 1) ** 2
+        near = dice.between(0, 1)
+        z = 5 + 40 * near * near
         away = where.side * dice.between(where.parking + 0.6, where.walk - 0.4)
         person = draw_person(dice, road.place(away, z))
         if _clear(road, z):
             yield person
     z = dice.between(6, 25)
-    bicycle = draw_cyclist(dice, road.place(where.side * (where.walk - 0.5), z), dice.pick((-1, 1)), rider=False)
+    bicycle = draw_cyclist(dice, road.place(where.side * (where.walk - 1.1), z), dice.pick((-1, 1)), rider=False)
     if dice.chance(0.12 * where.style.people) and _clear(road, z):
         yield bicycle

@@ -31,12 +31,23 @@ class Tile:
     def sample(self, u: Array, v: Array, foot: float) -> Array:
         """Texture at points (u, v), metres, broadcast together; foot: metres per pixel, picks the halving."""
         level = min(int(foot * self.density * 0.75).bit_length(), len(self.levels) - 1)
-        texels = self.levels[level]
-        mask = texels.shape[0] - 1
         density = self.density / (1 << level)
-        column = np.floor(u * density).astype(np.int32) & mask
-        row = np.floor(v * density).astype(np.int32) & mask
-        picked: Array = texels.ravel()[row * texels.shape[0] + column]
+        column, row = u * density, v * density
+        left, upper = np.floor(column), np.floor(row)
+        texels = self.levels[level]
+        size = texels.shape[0]
+        x, y = left.astype(np.int32) & (size - 1), (upper.astype(np.int32) & (size - 1)) * size
+        flat = texels.ravel()
+        picked: Array = flat[y + x]
+        if foot * density > 0.4:
+            return picked
+        # Seen from near: between texels.
+        x_next, y_next = (x + 1) & (size - 1), (y + size) & (size * size - 1)
+        right, down = column - left, row - upper
+        picked = picked + (flat[y + x_next] - picked) * right
+        below = flat[y_next + x]
+        below = below + (flat[y_next + x_next] - below) * right
+        picked += (below - picked) * down
         return picked
 
 

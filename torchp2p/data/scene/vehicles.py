@@ -219,11 +219,12 @@ class Vehicle(Standing):
         offset = patch.u - half
         aside = abs(offset)
         narrow = half * (0.97 - rise * rise * 0.26) - aside
-        top = body.height - 0.09 / (half * half) * aside * aside
+        joined = offset * shown > 0
+        top = body.height - 0.09 / (half * half) * aside * aside * ~joined
         colour = self.paint * (patch.light * (0.95 + rise * 0.1))
         pane = edge(narrow - 0.1, patch.foot) * band(patch.v, body.belt, body.height - 0.13, patch.foot)
         lay(colour, self._pane(patch), pane)
-        cover = np.maximum(edge(narrow, patch.foot), offset * shown > 0) * edge(top - patch.v, patch.foot)
+        cover = np.maximum(edge(narrow, patch.foot), joined) * edge(top - patch.v, patch.foot)
         canvas.paint(patch, cover, colour, body.label, owner)
 
     def _end(self, canvas: Canvas, way: int, owner: int) -> None:
@@ -269,4 +270,5 @@ def _below(patch: Patch, length: float, corners: tuple[tuple[float, float], ...]
     slope = slopes[piece]
     height = heights[piece] + (patch.u - places[piece]) * slope
     within = (patch.u >= places[0]) & (patch.u <= places[-1])
-    return edge(height - patch.v, patch.foot * np.sqrt(1 + slope * slope)) * within
+    cover: Array = edge(height - patch.v, patch.foot * np.sqrt(1 + slope * slope)) * within
+    return cover

@@ -1,0 +1,58 @@
+# Everything a developer does, one word each. Every target works alone, on a fresh machine too.
+
+PYTHON ?= python3
+BENCH_FLAGS ?=
+# Here a compiled module that does not build is an error; AUTO does without it, as `pip install` does.
+export TORCHP2P_NATIVE ?= ON
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.up-to-date
+SANITIZE := build/sanitize
+# By its exact pin and first, because the range that the package asks for may pull in another build.
+TORCH := $(shell grep '^torch==' constraints.txt)
+CSRC := $(shell find csrc -type f)
+BENCHES := $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench wheel sanitize clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: $(STAMP)  ## .venv with the package, compiled; again after C++ or dependencies changed
+
+$(STAMP): pyproject.toml constraints.txt setup.py CMakeLists.txt $(CSRC)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup  ## train on street scenes that the package draws itself; ends with a gallery
+	$(BIN)/torchp2p train --preset demo
+
+test: setup  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: setup  ## style and types, Python and C++
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CSRC)
+
+bench: setup  ## all benchmarks, rows into benchmarks/results; BENCH_FLAGS=--quick for a glance
+	set -e; for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench $(BENCH_FLAGS); done
+
+wheel: setup  ## a wheel in dist/
+	rm -rf build/lib.* build/bdist.*
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+sanitize: setup  ## the op tests with the kernels under AddressSanitizer and UndefinedBehaviorSanitizer
+	TORCHP2P_SANITIZE=ON $(BIN)/python setup.py --quiet build --build-base $(SANITIZE) --build-lib $(SANITIZE)/site
+	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so)" \
+		$(BIN)/pytest -o pythonpath=$(SANITIZE)/site tests/test_norm_act.py tests/test_gan_loss.py
+
+clean:  ## remove all that was built; .venv stays, and the next setup builds again
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -f torchp2p/_C*.so $(STAMP)
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

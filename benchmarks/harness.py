@@ -1,0 +1,266 @@
+"""The one harness of all benchmarks.
+
+All providers of a case run in one process and in turn (A B C A B C ...), so a machine that slows down slows
+them all; ratios are taken round by round. Inputs and random numbers are made before the clock starts; what a
+call allocates for its results, and giving that back, is inside. The memory bandwidth of the machine is
+measured in the same run. Every row is kept, the losing ones too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from benchmarks import machine, results
+
+Call = Callable[[], object]
+
+EAGER = "eager"
+BANDWIDTH_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One way to do the same work.
+
+    Args:
+        name: ``eager``, ``compile``, ``native``, ...
+        prepare: takes a mode, allocates all that the work needs, and returns the work: what is timed.
+        layout: of the tensors, ``contiguous`` or ``channels_last``.
+    """
+
+    name: str
+    prepare: Callable[[str], Call]
+    layout: str = "contiguous"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What all providers compute. ``traffic`` is the least number of bytes to read and write, by mode."""
+
+    op: str
+    config: str
+    dtype: str
+    shape: str
+    traffic: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Several values of one quantity."""
+
+    median: float
+    p20: float
+    p80: float
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Median and the 20 % and 80 % quantiles of at least two values."""
+    fifths = statistics.quantiles(values, n=5, method="inclusive")
+    return Summary(statistics.median(values), fifths[0], fifths[3])
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
+    """The median of the quotients taken pair by pair."""
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
+
+
+def measure(
+    calls: Sequence[Call],
+    *,
+    rounds: int,
+    warmup: int = 3,
+    least_seconds: float = 1e-3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[list[float]]:
+    """Seconds per call: for each of ``calls`` one value a round, taken in turn.
+
+    After ``warmup`` calls of each, one sample is as many calls as the fastest needs to fill
+    ``least_seconds``, the same number for all. The garbage collector rests meanwhile.
+    """
+    for call in calls:
+        for _ in range(warmup):
+            call()
+    fastest = min(_seconds(call, 1, clock) for call in calls)
+    repeats = max(1, math.ceil(least_seconds / fastest)) if fastest > 0 else 1
+    samples: list[list[float]] = [[] for _ in calls]
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for call, taken in zip(calls, samples, strict=True):
+                taken.append(_seconds(call, repeats, clock))
+    finally:
+        if collecting:
+            gc.enable()
+    return samples
+
+
+def _seconds(call: Call, repeats: int, clock: Callable[[], float]) -> float:
+    start = clock()
+    for _ in range(repeats):
+        call()
+    return (clock() - start) / repeats
+
+
+def timed_call(function: Callable[..., Tensor], inputs: Sequence[Tensor], mode: str) -> Call:
+    """``function`` of ``inputs`` as it is timed.
+
+    Modes: ``forward`` (no_grad), ``forward_grad`` (the graph is recorded and dropped), ``forward_backward``
+    (gradients of all inputs for a given random gradient of the result, in the layout of the result).
+    """
+    if mode == "forward":
+
+        def forward() -> Tensor:
+            with torch.no_grad():
+                return function(*inputs)
+
+        return forward
+    leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+    if mode == "forward_grad":
+        return lambda: function(*leaves)
+    if mode != "forward_backward":
+        raise ValueError(f"mode must be forward, forward_grad or forward_backward, got {mode!r}")
+    gradient = torch.randn_like(function(*leaves))
+    return lambda: torch.autograd.grad(function(*leaves), leaves, gradient)
+
+
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``function`` under torch.compile for the one shape it will see, with no memory of earlier cases."""
+    torch.compiler.reset()
+    result: Callable[..., Tensor] = torch.compile(function, dynamic=False)
+    return result
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The flags that all benchmarks share; a benchmark may add its own."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="a few cases and rounds, under a minute")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of every provider")
+    parser.add_argument(
+        "--allocator",
+        choices=machine.ALLOCATORS,
+        default="default",
+        help="keep: glibc holds on to large freed buffers, for all providers alike",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path(__file__).parent / "results",
+        metavar="FOLDER",
+        help="rows are appended to FOLDER/<device>.csv",
+    )
+    return parser
+
+
+class Session:
+    """One run of a benchmark: sets the machine up, measures cases, shows them, and keeps the rows at the end.
+
+    Args:
+        options: what `arguments` parsed.
+
+    Raises:
+        OSError: the allocator asked for cannot be had.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        machine.use_allocator(options.allocator)
+        torch.set_num_threads(options.threads)
+        torch.manual_seed(0)
+        self.options = options
+        self.console = Console()
+        plural = "" if options.threads == 1 else "s"
+        self.device = f"{machine.device_name()}, {options.threads} thread{plural}"
+        self.commit = machine.commit()
+        self.rounds = 5 if options.quick else 21
+        self.rows: list[results.Row] = []
+        self.console.print(f"{self.device}, torch {torch.__version__}, commit {self.commit}", highlight=False)
+        self.copy_gb_per_s = self._memory_bandwidth()
+
+    def run(self, case: Case, providers: Sequence[Provider], modes: Iterable[str]) -> None:
+        """Measure one case in every mode, and show each. One provider is ``eager``, contiguous."""
+        for mode in modes:
+            samples = measure([provider.prepare(mode) for provider in providers], rounds=self.rounds)
+            eager = samples[[provider.name for provider in providers].index(EAGER)]
+            rows = [
+                self._row(case, provider, mode, taken, eager)
+                for provider, taken in zip(providers, samples, strict=True)
+            ]
+            title = f"{case.op} {case.config} {mode} {case.dtype} {case.shape}"
+            over = advantage(providers, samples)
+            self.console.print(results.table(title, rows, over, self.copy_gb_per_s))
+            self.rows += rows
+
+    def save(self) -> None:
+        """Append all rows to the file of this device."""
+        path = self.options.results / f"{machine.slug(self.device)}.csv"
+        results.append_rows(path, self.rows)
+        self.console.print(f"{len(self.rows)} rows appended to {path}", highlight=False)
+
+    def _memory_bandwidth(self) -> float:
+        """Measure a copy and a read of a large buffer; the copy's GB/s is what tables compare with."""
+        source = torch.ones(BANDWIDTH_BYTES // 4)
+        target = torch.empty_like(source)
+        # The largest value is found as fast as memory can be read; a sum is not.
+        providers = [
+            Provider("copy", lambda _: lambda: target.copy_(source)),
+            Provider("read", lambda _: source.max),
+        ]
+        traffic = {"copy": 2 * BANDWIDTH_BYTES, "read": BANDWIDTH_BYTES}
+        samples = measure([provider.prepare("forward") for provider in providers], rounds=self.rounds)
+        for provider, taken in zip(providers, samples, strict=True):
+            case = Case("memory", "", "float32", f"{BANDWIDTH_BYTES} bytes", {"forward": traffic[provider.name]})
+            row = self._row(case, provider, "forward", taken, samples[0])
+            self.rows.append(row)
+            self.console.print(f"{provider.name} bandwidth {row.gb_per_s:.1f} GB/s", highlight=False)
+        return self.rows[0].gb_per_s
+
+    def _row(
+        self, case: Case, provider: Provider, mode: str, samples: Sequence[float], eager: Sequence[float]
+    ) -> results.Row:
+        summary = summarise(samples)
+        traffic = case.traffic.get(mode)
+        return results.Row(
+            date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            commit=self.commit,
+            device=self.device,
+            threads=self.options.threads,
+            torch=torch.__version__,
+            allocator=self.options.allocator,
+            op=case.op,
+            config=case.config,
+            provider=provider.name,
+            mode=mode,
+            dtype=case.dtype,
+            layout=provider.layout,
+            shape=case.shape,
+            rounds=len(samples),
+            median_ms=summary.median * 1e3,
+            p20_ms=summary.p20 * 1e3,
+            p80_ms=summary.p80 * 1e3,
+            speedup_over_eager=ratio(eager, samples),
+            gb_per_s=math.nan if traffic is None else traffic / summary.median / 1e9,
+        )
+
+
+def advantage(providers: Sequence[Provider], samples: Sequence[Sequence[float]]) -> list[float | None]:
+    """How many times as fast as each provider ours is, in the same layout if we have it; None for ours."""
+    ours = {p.layout: taken for p, taken in zip(providers, samples, strict=True) if p.name == results.OURS}
+    if not ours:
+        return [None] * len(providers)
+    first = next(iter(ours.values()))
+    return [
+        None if provider.name == results.OURS else ratio(taken, ours.get(provider.layout, first))
+        for provider, taken in zip(providers, samples, strict=True)
+    ]

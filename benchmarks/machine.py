@@ -1,0 +1,63 @@
+"""The machine a measurement is made on: its name, the commit under test, how its allocator behaves."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+ALLOCATORS = ("default", "keep")
+
+# mallopt parameters of glibc's malloc.h.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LARGEST_INT = 2**31 - 1
+
+
+def device_name() -> str:
+    """The processor's model name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def slug(name: str) -> str:
+    """``name`` as a file name: lower case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def commit() -> str:
+    """The short hash of the checked-out commit, with ``-dirty`` where tracked files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    root = Path(__file__).resolve().parent.parent
+    try:
+        return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def use_allocator(name: str) -> None:
+    """Choose what glibc does with large freed buffers, for everything in this process.
+
+    ``default`` leaves it alone: they go back to the system, and every new one is page-faulted in again.
+    ``keep`` holds on to them, which is what a long training run wants.
+
+    Raises:
+        ValueError: an unknown name.
+        OSError: ``keep`` where there is no glibc, or one that refuses.
+    """
+    if name not in ALLOCATORS:
+        raise ValueError(f"allocator must be one of {', '.join(ALLOCATORS)}, got {name!r}")
+    if name == "default":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        raise OSError("allocator 'keep' needs glibc's mallopt, which this system does not have")
+    for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
+        if not mallopt(parameter, _LARGEST_INT):
+            raise OSError(f"allocator 'keep' was refused: mallopt({parameter}, {_LARGEST_INT}) failed")

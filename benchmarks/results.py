@@ -1,0 +1,102 @@
+"""What was measured: one row a measurement, kept as CSV, shown as a table."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from torchp2p.files import atomic_write
+
+OURS = "native"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One provider on one case. Everything up to ``shape`` is the key; times are milliseconds a call."""
+
+    date: str
+    commit: str
+    device: str
+    threads: int
+    torch: str
+    allocator: str
+    op: str
+    config: str
+    provider: str
+    mode: str
+    dtype: str
+    layout: str
+    shape: str
+    rounds: int
+    median_ms: float
+    p20_ms: float
+    p80_ms: float
+    speedup_over_eager: float
+    """Median over rounds of eager's time divided by this provider's in the same round."""
+    gb_per_s: float
+    """Least possible traffic of the op divided by the median time; nan where traffic means nothing."""
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Row))
+
+
+def append_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Add ``rows`` to the CSV file ``path``, which is made if need be. Old rows stay byte for byte.
+
+    Raises:
+        ValueError: the file has other columns than `Row`.
+        OSError: it cannot be read or written; the old content is then untouched.
+    """
+    header = ",".join(FIELDS) + "\n"
+    old = path.read_text() if path.exists() else header
+    first_line = old.partition("\n")[0]
+    if first_line != header.rstrip("\n"):
+        raise ValueError(f"{path} must have the columns {','.join(FIELDS)}, got {first_line}")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    for row in rows:
+        writer.writerow(_cell(getattr(row, name)) for name in FIELDS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, lambda file: file.write((old + text.getvalue()).encode()))
+
+
+def _cell(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def table(title: str, rows: Sequence[Row], ours_over: Sequence[float | None], copy_gb_per_s: float) -> Table:
+    """Every provider of one case. ``ours_over[i]``: how many times as fast as row i ours is, None for ours."""
+    unit, scale = ("us", 1000) if max(row.median_ms for row in rows) < 1 else ("ms", 1)
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    shown.add_column("provider", no_wrap=True)
+    for name in (unit, "p20", "p80", "GB/s", "of copy", "x eager", f"{OURS} is"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for row, over in zip(rows, ours_over, strict=True):
+        has_traffic = not math.isnan(row.gb_per_s)
+        shown.add_row(
+            row.provider if row.layout == "contiguous" else f"{row.provider} {row.layout}",
+            *(three_digits(time * scale) for time in (row.median_ms, row.p20_ms, row.p80_ms)),
+            f"{row.gb_per_s:.1f}" if has_traffic else "",
+            f"{row.gb_per_s / copy_gb_per_s:.0%}" if has_traffic else "",
+            f"{row.speedup_over_eager:.2f}",
+            "" if over is None else verdict(over),
+        )
+    return shown
+
+
+def verdict(over: float) -> str:
+    """How many times as fast as one peer ours is; a loss is called one."""
+    return f"{over:.2f}x" if over >= 1 else f"[bold red]{over:.2f}x LOSES[/]"
+
+
+def three_digits(value: float) -> str:
+    """A positive number to three digits, without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"

@@ -1,0 +1,49 @@
+"""What every test starts from: a device, a seed, two threads, and the sample frames where there are any."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from op_testing import backends_on
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", choices=("cpu", "cuda"), default="cpu", help="where the op tests run (default: cpu)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device") == "cuda" and not torch.cuda.is_available():
+        raise pytest.UsageError("--device cuda: torch sees no CUDA device here")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``backend`` takes every backend of the op tests; the test module names its op in ``OP``."""
+    if "backend" in metafunc.fixturenames:
+        device = metafunc.config.getoption("--device")
+        metafunc.parametrize("backend", backends_on(device, metafunc.module.OP))
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(autouse=True)
+def _same_start_for_every_test():
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def cityscapes() -> Path:
+    """Folder of the Cityscapes sample frames (``train_img``, ``train_label``, ...)."""
+    folder = Path(os.environ.get("TORCHP2P_CITYSCAPES") or REPOSITORY.parent / "shared/data/cityscapes")
+    if not (folder / "train_img").is_dir():
+        pytest.skip(f"no Cityscapes sample frames in {folder} (set TORCHP2P_CITYSCAPES)")
+    return folder
