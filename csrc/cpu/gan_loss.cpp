@@ -9,6 +9,7 @@
 #include "buffer.h"
 #include "isa.h"
 #include "parallel.h"
+#include "pieces.h"
 #include "torchp2p/gan_loss.h"
 #include "vmath.h"
 
@@ -86,25 +87,21 @@ double piece(const GanLossParams& params, const T* p, A* slopes, std::int64_t si
 }
 
 template <class T> Status reduce(const GanLossParams& params) {
+  const auto count = [&](std::int64_t m) { return params.maps[m].count; };
   std::int64_t values = 0, pieces = 0;
   for (std::int64_t m = 0; m < params.map_count; ++m) {
-    values += params.maps[m].count;
-    pieces += (params.maps[m].count + kPiece - 1) / kPiece;
+    values += count(m);
+    pieces += pieces_of(count(m), kPiece);
   }
   const Buffer<double> sums(1, pieces);
   if (!sums.ok()) return Status::kOutOfMemory;
-  parallel_for(pieces, thread_count(values), [&](std::int64_t i, int) {
-    std::int64_t m = 0, index = i;  // piece `index` of map m
-    for (;; ++m) {
-      const std::int64_t of_map = (params.maps[m].count + kPiece - 1) / kPiece;
-      if (index < of_map) break;
-      index -= of_map;
-    }
-    const GanLossMap& map = params.maps[m];
-    const std::int64_t begin = index * kPiece, size = map.count - begin < kPiece ? map.count - begin : kPiece;
-    auto* slopes = map.slopes ? static_cast<Accumulator<T>*>(map.slopes) + begin : nullptr;
+  parallel_for(pieces, thread_count(values), [&](std::int64_t number, int) {
+    const Piece at = find_piece(number, kPiece, count);
+    const GanLossMap& map = params.maps[at.array];
+    const T* p = static_cast<const T*>(map.values) + at.begin;
+    auto* slopes = map.slopes ? static_cast<Accumulator<T>*>(map.slopes) + at.begin : nullptr;
     const double scale = 1.0 / static_cast<double>(map.count);
-    sums.piece(0)[i] = scale * piece<T>(params, static_cast<const T*>(map.values) + begin, slopes, size, scale);
+    sums.piece(0)[number] = scale * piece<T>(params, p, slopes, at.size, scale);
   });
   *params.loss = 0;
   for (std::int64_t i = 0; i < pieces; ++i) *params.loss += sums.piece(0)[i];

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__F16C__) || defined(__AVX512F__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -48,11 +48,21 @@ inline Vec<double> load(const double* p) {
   return v;
 }
 
-inline Vec<float> load(const BFloat16* p) {
+// 16 bits a lane in memory, 32 in the register. By intrinsics where there is one instruction for it: GCC makes of
+// __builtin_convertvector two halves and joins them.
+inline U32 load_wide(const void* p) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<U32>(_mm512_maskz_cvtepu16_epi32(0xffff, _mm256_loadu_si256(static_cast<const __m256i*>(p))));
+#elif defined(__AVX2__)
+  return reinterpret_cast<U32>(_mm256_cvtepu16_epi32(_mm_loadu_si128(static_cast<const __m128i*>(p))));
+#else
   U16 half;
   std::memcpy(&half, p, sizeof half);
-  return reinterpret_cast<Vec<float>>(__builtin_convertvector(half, U32) << 16);
+  return __builtin_convertvector(half, U32);
+#endif
 }
+
+inline Vec<float> load(const BFloat16* p) { return reinterpret_cast<Vec<float>>(load_wide(p) << 16); }
 
 inline Vec<float> load(const Float16* p) {
 #if defined(__AVX512F__)
@@ -61,9 +71,7 @@ inline Vec<float> load(const Float16* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 #else
   // Shift exponent and mantissa into place; multiplying by 2^112 rebiases and makes subnormals normal.
-  U16 half;
-  std::memcpy(&half, p, sizeof half);
-  const U32 wide = __builtin_convertvector(half, U32);
+  const U32 wide = load_wide(p);
   const U32 magnitude = wide & 0x7fffu;
   const U32 special = reinterpret_cast<U32>(magnitude >= 0x7c00u) & 0x7f800000u;
   const Vec<float> scaled = reinterpret_cast<Vec<float>>(magnitude << 13) * 0x1p112f;
@@ -105,6 +113,29 @@ inline void store(Float16* p, Vec<float> v) {
   half = (half & ~is_large) | (0x7c00u & is_large) | (0x200u & is_nan);
   const U16 packed = __builtin_convertvector(half | sign, U16);
   std::memcpy(p, &packed, sizeof packed);
+#endif
+}
+
+// --- past the cache -------------------------------------------------------------------------------------
+
+// For results so large that their reader finds nothing of them in the cache: the line is not read before it is
+// written. `p` is aligned to the size of v. Call finish_past_cache() after the last one.
+template <class V> inline void store_past_cache(void* p, V v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof v == 64) return _mm512_stream_si512(static_cast<__m512i*>(p), reinterpret_cast<__m512i>(v));
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof v == 32) return _mm256_stream_si256(static_cast<__m256i*>(p), reinterpret_cast<__m256i>(v));
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof v == 16) return _mm_stream_si128(static_cast<__m128i*>(p), reinterpret_cast<__m128i>(v));
+#endif
+  std::memcpy(p, &v, sizeof v);
+}
+
+inline void finish_past_cache() {
+#if defined(__SSE2__)
+  _mm_sfence();
 #endif
 }
 
