@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from op_testing import backends_on
 
 REPOSITORY = Path(__file__).resolve().parents[1]

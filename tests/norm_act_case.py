@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from op_testing import doubled, leaf
 from torch import Tensor
 
-from op_testing import doubled, leaf
 from torchp2p.ops import norm_act
 from torchp2p.reference import norm_act as reference
 

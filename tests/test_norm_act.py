@@ -8,7 +8,6 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-
 from norm_act_case import (
     ACTIVATIONS,
     NORMS,
@@ -32,6 +31,7 @@ from op_testing import (
     channels_last,
     doubled,
 )
+
 from torchp2p.ops import norm_act
 from torchp2p.reference import norm_act as reference
 
