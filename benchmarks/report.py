@@ -56,10 +56,8 @@ def tables(rows: Iterable[Record]) -> str:
     ]
     if not shown:
         raise ValueError("there are no float32 forward_backward rows of norm_act to show")
-    parts = []
-    for machine in dict.fromkeys(_machine(row) for row in shown):
-        parts.append(_table(machine, [row for row in shown if _machine(row) == machine]))
-    return "\n\n".join(parts)
+    machines = dict.fromkeys(_machine(row) for row in shown)
+    return "\n\n".join(_table(machine, [row for row in shown if _machine(row) == machine]) for machine in machines)
 
 
 def between_markers(document: str, content: str) -> str:
