@@ -22,10 +22,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``backend`` takes every backend of the op tests; the test module names its op in ``OP``."""
+    """``backend`` takes every backend of an op, ``kernel`` those with code of their own.
+
+    The test module names its op in ``OP``.
+    """
+    device = metafunc.config.getoption("--device")
     if "backend" in metafunc.fixturenames:
-        device = metafunc.config.getoption("--device")
         metafunc.parametrize("backend", backends_on(device, metafunc.module.OP))
+    if "kernel" in metafunc.fixturenames:
+        kernels = [name for name in backends_on(device, metafunc.module.OP) if name != "reference"]
+        metafunc.parametrize("kernel", kernels)
 
 
 @pytest.fixture(scope="session")

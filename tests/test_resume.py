@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_training import *
+from tiny_training import (
+    PAIRS,
+    STEPS,
+    Stopped,
+    differences,
+    files_of,
+    flags,
+    read_state,
+    run_training,
+    start,
+    stop_in_step,
+    tiny_config,
+    train_straight,
+)
 
 from torchp2p.cli.main import main
 from torchp2p.models import load_config
@@ -26,23 +40,15 @@ def _one_thread(_same_start_for_every_test: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six drawn pairs for training and two for testing."""
-    return draw_dataset(tmp_path_factory.mktemp("trainer") / "data")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that nothing stopped."""
+    return train_straight(tmp_path_factory.mktemp("straight"))
 
 
 @pytest.fixture
-def config(tmp_path: Path, data: Path) -> TrainConfig:
-    return tiny_config(tmp_path, dataroot=str(data))
-
-
-@pytest.fixture(scope="session")
-def straight(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """The folder of a training that nothing stopped."""
-    whole = tiny_config(tmp_path_factory.mktemp("straight"), dataroot=str(data), save_epoch_freq=2)
-    outcome = run_training(whole)
-    assert (outcome.progress.step, outcome.stopped_by) == (STEPS, "")
-    return outcome.folder
+def config(tmp_path: Path, straight: Path) -> TrainConfig:
+    """The same training, somewhere else."""
+    return tiny_config(tmp_path, dataroot=load_config(straight / "latest_net_G.pth")["dataroot"])
 
 
 def run_interrupted(config: TrainConfig, step: int, what: str) -> tuple[int, str]:
@@ -60,7 +66,7 @@ def checkpoints(config: TrainConfig) -> Path:
     return folder
 
 
-# --- to the very same state
+# --- to the very same state ------------------------------------------------------------------------------------------
 
 
 RESUMES = {
@@ -113,11 +119,11 @@ def test_a_signal_saves_first_exits_with_its_number_and_the_training_resumes_to_
 
 @pytest.mark.parametrize("options", [{"gan_mode": "wgangp", "norm": "instance"}, {"use_GAN": False}, {"batch_size": 4}])
 def test_every_kind_of_training_resumes_to_the_same_state(
-    tmp_path: Path, data: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    config: TrainConfig, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = tiny_config(tmp_path / "whole", dataroot=str(data), **options)
+    whole = dataclasses.replace(config, name="whole", **options)
     run_training(whole)
-    config = tiny_config(tmp_path / "halves", dataroot=str(data), save_latest_freq=5, **options)
+    config = dataclasses.replace(config, save_latest_freq=5, **options)
     stop_in_step(7, monkeypatch)
     with pytest.raises(Stopped):
         run_training(config)
@@ -205,7 +211,7 @@ def test_files_that_were_checked_are_not_decoded_again_on_resume(config: TrainCo
     assert stamp.stat().st_mtime_ns == before
 
 
-# --- what cannot go on
+# --- what cannot go on ----------------------------------------------------------------------------------------------
 
 
 def test_options_that_would_make_it_another_training_are_named_on_resume(straight: Path) -> None:

@@ -1,12 +1,10 @@
-"""The trainer: what it writes, and that a stopped training goes on as if it had never been stopped."""
+"""The trainer: what it writes, what does not change its result, and what it refuses. Resuming: test_resume.py."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
-import signal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,17 +13,24 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
-from tiny_training import EPOCHS, PAIRS, STEPS, draw_dataset, flags, run_training, start, tiny_config
-from torch import Tensor
+from tiny_training import (
+    EPOCHS,
+    PAIRS,
+    STEPS,
+    differences,
+    draw_dataset,
+    files_of,
+    read_state,
+    run_training,
+    stop_in_step,
+    tiny_config,
+    train_straight,
+)
 
-from torchp2p.cli.main import main
 from torchp2p.data import DatasetError
 from torchp2p.models import define_D, generator_from_config, load_config
-from torchp2p.train import CheckpointError, TrainConfig, build_step, lr_factor, train
+from torchp2p.train import TrainConfig, build_step, lr_factor, train
 from torchp2p.train.trainer import run_folder
-
-INTERRUPT = Path(__file__).with_name("train_and_interrupt.py")
-NETWORKS = ("latest_net_G.pth", "latest_net_D.pth")
 
 
 @pytest.fixture(autouse=True)
@@ -34,23 +39,15 @@ def _one_thread(_same_start_for_every_test: None) -> None:
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six drawn pairs for training and two for testing."""
-    return draw_dataset(tmp_path_factory.mktemp("trainer") / "data")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that nothing stopped."""
+    return train_straight(tmp_path_factory.mktemp("straight"))
 
 
 @pytest.fixture
-def config(tmp_path: Path, data: Path) -> TrainConfig:
-    return tiny_config(tmp_path, dataroot=str(data))
-
-
-@pytest.fixture(scope="session")
-def straight(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """The folder of a training that nothing stopped."""
-    whole = tiny_config(tmp_path_factory.mktemp("straight"), dataroot=str(data), save_epoch_freq=2)
-    outcome = run_training(whole)
-    assert (outcome.progress.step, outcome.stopped_by) == (STEPS, "")
-    return outcome.folder
+def config(tmp_path: Path, straight: Path) -> TrainConfig:
+    """The same training, somewhere else."""
+    return tiny_config(tmp_path, dataroot=load_config(straight / "latest_net_G.pth")["dataroot"])
 
 
 # --- what does not change the result ----------------------------------------------------------------------
@@ -204,9 +201,9 @@ def test_progress_is_told_in_unbroken_lines_where_there_is_no_terminal(
 
 def test_a_finished_run_is_not_overwritten(straight: Path) -> None:
     before = files_of(straight)
-    again = tiny_config(straight.parents[1], dataroot="anywhere")
+    stored = TrainConfig.from_mapping(load_config(straight / "latest_net_G.pth"))
     with pytest.raises(FileExistsError, match="already holds a training: continue it with --resume"):
-        run_training(dataclasses.replace(again, dataroot=load_config(straight / "latest_net_G.pth")["dataroot"]))
+        run_training(stored)
     assert files_of(straight) == before
 
 
@@ -233,5 +230,3 @@ def test_damaged_images_are_all_named_before_the_first_step(
         run_training(dataclasses.replace(config, dataroot=str(bad)))
     assert [Path(problem.path).name for problem in caught.value.problems] == ["pair1.png", "pair4.png"]
     assert files_of(run_folder(config)) == {}
-
-

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from torch import Tensor
 
-from torchp2p.train import Outcome, TrainConfig, train
+from torchp2p.train import Outcome, TrainConfig, train, trainer
 
 PAIRS = 6
 EPOCHS = 4
@@ -65,6 +67,14 @@ def run_training(config: TrainConfig, *, resume: bool = False) -> Outcome:
     return train(config, resume=resume, console=Console(quiet=True))
 
 
+def train_straight(folder: Path) -> Path:
+    """Draw the data and train on them without a stop; the folder of the run."""
+    draw_dataset(folder / "data")
+    outcome = run_training(tiny_config(folder, save_epoch_freq=2))
+    assert (outcome.progress.step, outcome.stopped_by) == (STEPS, "")
+    return outcome.folder
+
+
 def start(*command: str, **options: Any) -> subprocess.Popen[str]:
     """A process of this Python on one thread, in a session of its own, its output piped as text."""
     return subprocess.Popen(
@@ -112,7 +122,6 @@ class Stopped(Exception):
 
 def stop_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on, the training ends like a crash in its step ``number``."""
-    from torchp2p.train import trainer
 
     class Stopping(trainer.Pix2PixStep):
         taken = 0
