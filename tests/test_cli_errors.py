@@ -136,6 +136,11 @@ CALLS = {
     "no weights": (["translate", "weights.pth", "data"], 1, ["weights.pth is damaged or is not a PyTorch file"]),
     "an unknown network": (["evaluate", "unknown_network.pth", "data"], 1, ["its names fit no network"]),
     "no folder to translate": (["translate", "checkpoints/tiny", "missing"], 1, ["missing does not exist"]),
+    "results in a file": (
+        ["translate", "checkpoints/tiny", "--results_dir=wrong.yaml"],
+        1,
+        ["Not a directory: wrong.yaml/tiny"],
+    ),
     "no such phase": (["translate", "checkpoints/tiny", "--phase=foo"], 1, ["there is no folder", "foo"]),
     "damaged images to translate": (
         ["translate", "checkpoints/tiny", "damaged/train"],

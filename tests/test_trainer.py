@@ -123,6 +123,13 @@ def test_the_state_names_everything_that_a_resume_needs(straight: Path) -> None:
     assert len(state["pool"]["images"]) == 3
 
 
+def test_the_learning_rate_of_the_epoch_reaches_both_optimisers(straight: Path) -> None:
+    state = read_state(straight)
+    for optimizer in ("optimizer_G", "optimizer_D"):
+        (group,) = state[optimizer]["param_groups"]
+        assert group["lr"] == 2e-4 * lr_factor("linear", EPOCHS, 2, 2) < 2e-4
+
+
 def test_the_history_has_the_losses_and_the_learning_rate_of_every_line(straight: Path) -> None:
     rows = read_state(straight)["progress"]["history"]
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))

@@ -117,7 +117,7 @@ template <class T, bool kUniform> class KernelBase {
     for (std::int64_t i = 0; i < plan_.cell; ++i) {
       const std::int64_t c = channel(unit, i);
       k.weight[i] = weight ? static_cast<const A*>(weight)[c] : A(1);
-      k.bias[i] = bias ? static_cast<const A*>(bias)[c] : A(0);
+      k.bias[i] = bias ? static_cast<const A*>(bias)[c] : A(-0.0);  // the sum that changes nothing, not even -0
       k.factor[i] = k.rstd[i] * k.weight[i];
     }
     for (A* values : {k.mean, k.rstd, k.weight, k.bias, k.factor}) fill_period(values);

@@ -108,7 +108,11 @@ def why_not(op: str, name: str, device_type: str, dtype: torch.dtype) -> str:
 @cache
 def triton_unavailable(op: str, device_type: str) -> str:
     """Why the Triton kernel of ``op`` cannot run on a device of this type; empty if it can."""
-    if importlib.util.find_spec(f"torchp2p.kernels.{op}") is None:
+    try:
+        missing = importlib.util.find_spec(f"torchp2p.kernels.{op}") is None
+    except ModuleNotFoundError:
+        return "there is no torchp2p.kernels: the package runs from a source tree and is not installed"
+    if missing:
         return f"there is no Triton kernel for {op} yet"
     reason: str = importlib.import_module("torchp2p.kernels").unavailable(device_type)
     return reason
