@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from op_testing import doubled, leaf
 from torch import Tensor
 
-from op_testing import doubled, leaf
 from torchp2p.ops import norm_act
 from torchp2p.reference import norm_act as reference
 
@@ -33,6 +33,19 @@ class Case:
     shape: tuple[int, int, int, int] = (2, 3, 9, 11)
     slope: float = 0.2
     eps: float = 1e-5
+
+    def __str__(self) -> str:
+        words = [word for word in ("affine", "residual", "given") if getattr(self, word)]
+        return "-".join([self.norm, self.act, f"{self.pad_mode}{self.pad}", *words])
+
+    @property
+    def options(self) -> tuple[str, float, str, float, int, str]:
+        """As the registered operators and the reference take them."""
+        return (self.norm, self.eps, self.act, self.slope, self.pad, self.pad_mode)
+
+    @property
+    def takes_statistics(self) -> bool:
+        return self.norm != "none" and not self.given
 
     @property
     def padded_shape(self) -> tuple[int, int, int, int]:
@@ -156,15 +169,13 @@ def oracle(case: Case, inputs: Inputs) -> Oracle:
     x, weight, bias, residual, mean, var, grad_y = doubled(
         (*(getattr(inputs, name) for name in INPUTS), inputs.mean, inputs.var, inputs.grad_y)
     )
-    options = (case.norm, case.eps, case.act, case.slope, case.pad, case.pad_mode)
     assert x is not None
     assert grad_y is not None
     given = (mean, var)
-    y, *own = reference.norm_act(x, weight, bias, residual, mean, var, *options)
-    takes_own = case.norm != "none" and not case.given
-    mean, var = own if takes_own else given
+    y, *own = reference.norm_act(x, weight, bias, residual, mean, var, *case.options)
+    mean, var = own if case.takes_statistics else given
     *grads, grad_z = reference.norm_act_backward(
-        grad_y, x, weight, bias, residual, mean, var, takes_own, *options, True
+        grad_y, x, weight, bias, residual, mean, var, case.takes_statistics, *case.options, True
     )
     there = zip(INPUTS, (x, weight, bias, residual), (*grads, grad_z), strict=True)
     normalised, *_ = reference.norm_act(x, None, None, None, *given, case.norm, case.eps, "none", 0.0, 0, "zeros")

@@ -32,7 +32,7 @@ constexpr int kFloats = kLanes<float>;
 typedef std::uint32_t U32 __attribute__((vector_size(kVectorBytes)));
 typedef std::uint16_t U16 __attribute__((vector_size(kVectorBytes / 2)));
 
-template <class A> inline Vec<A> broadcast(A value) { return Vec<A>{} + value; }
+template <class A> inline Vec<A> broadcast(A value) { return value - Vec<A>{}; }  // a negative zero keeps its sign
 
 // --- whole registers ------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def parse(parser: ArgumentParser, arguments: Sequence[str], *, defaults: bool = 
         if flag.startswith("--") and flag != "--" and flag not in flags:
             raise UsageError(f"{flag} is not an option{nearest(flag, sorted(flags))}")
     try:
-        parsed: Namespace = parser.parse_args(given, defaults=defaults)
+        parsed: Namespace = parser.parse_args(_positionals_first(given), defaults=defaults)
         return parsed
     except argparse.ArgumentError as error:
         raise UsageError(_one_line(error)) from error
@@ -100,6 +101,23 @@ def _with_bare_switches(parser: ArgumentParser, arguments: Sequence[str]) -> lis
         bare = argument in switches and following.lower() not in ("true", "false")
         given.append(f"{argument}=true" if bare else argument)
     return given
+
+
+def _positionals_first(arguments: Sequence[str]) -> list[str]:
+    """``translate CHECKPOINT --single FOLDER`` is as good as ``translate CHECKPOINT FOLDER --single``.
+
+    To argparse it is not: it takes a positional that may be left out only right behind the one before it.
+    """
+    positionals, options = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            positionals.append(argument)
+            continue
+        options.append(argument)
+        if "=" not in argument and argument not in ("-h", "--help"):
+            options += list(islice(rest, 1))  # every option takes one value
+    return positionals + options
 
 
 def _one_line(error: argparse.ArgumentError) -> str:

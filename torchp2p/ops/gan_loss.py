@@ -49,12 +49,15 @@ def gan_loss(
     Autocast has no effect: the reduction is never done in less than float32.
 
     Raises:
-        TypeError: not tensors, or a dtype that is not supported.
+        TypeError: not tensors, a dtype that is not supported, or a target that is not a bool.
         ValueError: no map, an empty map, mixed dtypes or devices, an unknown mode, or a hinge generator
             loss with target fake.
         BackendUnavailableError: the backend asked for cannot run; the message says why.
     """
     _check.one_of("mode", mode, MODES)
+    for name, value in (("target_is_real", target_is_real), ("for_discriminator", for_discriminator)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False, got {type(value).__name__}")
     if mode == "hinge" and not for_discriminator and not target_is_real:
         raise ValueError("hinge has no generator loss towards fake: target_is_real must be True, got False")
     maps = final_maps(predictions)
@@ -71,7 +74,7 @@ def gan_loss(
             )
     chosen = choose("gan_loss", first, backend)
     with_slopes = torch.is_grad_enabled() and any(prediction.requires_grad for prediction in maps)
-    loss, _ = torch.ops.torchp2p.gan_loss(maps, bool(target_is_real), mode, for_discriminator, with_slopes, chosen)
+    loss, _ = torch.ops.torchp2p.gan_loss(maps, target_is_real, mode, for_discriminator, with_slopes, chosen)
     result: Tensor = loss
     return result
 
@@ -216,7 +219,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, list
 
 def _gradient(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     if grad is None:
-        return (None,) * 6
+        return ([None] * ctx.count, *(None,) * 5)
     maps, slopes = list(ctx.saved_tensors[: ctx.count]), list(ctx.saved_tensors[ctx.count :])
     grads = torch.ops.torchp2p.gan_loss_backward(grad, maps, slopes, *ctx.options)
     return (grads, *(None,) * 5)

@@ -278,8 +278,8 @@ def _native_backward(
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
     grad_residual = torch.empty_like(grad_x) if residual_grad else x.new_empty(0)
     channels = x.shape[1]
-    grad_weight = x.new_empty(0 if weight is None else channels, dtype=acc)
-    grad_bias = x.new_empty(0 if bias is None else channels, dtype=acc)
+    grad_weight = x.new_empty(0) if weight is None else x.new_empty(channels, dtype=acc)
+    grad_bias = x.new_empty(0) if bias is None else x.new_empty(channels, dtype=acc)
     _native.raise_for_status(
         _native.C.norm_act_backward(
             grad_y.data_ptr(), x.data_ptr(), _native.address(used_weight), _native.address(used_bias),
