@@ -42,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     target = torch.ones_like(x)
     compare(session, "norm_act", "instance leaky_relu", x, eager_norm_act, native_norm_act)
     compare(session, "gan_loss", "lsgan", x, lambda x: F.mse_loss(x, target), native_gan_loss)
+    compare(
+        session, "feature_matching_loss", "l1", x,
+        lambda x: F.l1_loss(x, target), lambda x: ops.feature_matching_loss(x, target, backend="native"),
+    )  # fmt: skip
     session.save()
 
 

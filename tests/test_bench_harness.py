@@ -15,7 +15,15 @@ from typing import cast
 import pytest
 import torch
 
-from benchmarks import bench_gan_loss, bench_norm_act, bench_overhead, harness, machine, results
+from benchmarks import (
+    bench_feature_matching_loss,
+    bench_gan_loss,
+    bench_norm_act,
+    bench_overhead,
+    harness,
+    machine,
+    results,
+)
 
 ROW = results.Row(
     date="2026-01-01T00:00:00+00:00",
@@ -294,6 +302,19 @@ def test_all_providers_of_gan_loss_compute_the_same(maps: bench_gan_loss.Maps) -
     torch.testing.assert_close(native, eager)
 
 
+@pytest.mark.parametrize("features", bench_feature_matching_loss.QUICK_FEATURES)
+def test_all_providers_of_feature_matching_loss_compute_the_same(
+    features: bench_feature_matching_loss.Features,
+) -> None:
+    fake, real = ([torch.randn(shape) for shape in features.shapes] for _ in range(2))
+    eager, native = (
+        provider.prepare("forward")()
+        for provider in bench_feature_matching_loss.providers(features, fake, real)
+        if provider.name != "compile"
+    )
+    torch.testing.assert_close(native, eager)
+
+
 def test_the_overhead_benchmark_runs_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -301,5 +322,5 @@ def test_the_overhead_benchmark_runs_from_end_to_end(
     bench_overhead.main(["--quick", "--results", str(tmp_path)])
     (path,) = tmp_path.glob("*-1-thread.csv")
     rows = list(csv.DictReader(path.open()))
-    assert len(rows) == 2 + 2 * 3 * 2
+    assert len(rows) == 2 + 3 * 3 * 2
     assert "norm_act instance leaky_relu forward_backward" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import bench_gan_loss, bench_norm_act, harness
+from benchmarks import bench_feature_matching_loss, bench_gan_loss, bench_norm_act, harness
 
 PROVIDERS = ("eager", "native")
 
@@ -35,6 +35,16 @@ def test_gan_loss_is_timed(benchmark: BenchmarkFixture, provider: str) -> None:
     call = prepared(list(bench_gan_loss.providers(maps, tensors)), provider, "forward_backward")
     gradients = benchmark.pedantic(call, rounds=5, iterations=10, warmup_rounds=2)
     assert [gradient.shape for gradient in gradients] == [tensor.shape for tensor in tensors]
+
+
+@pytest.mark.benchmark(group="feature_matching_loss of one scale, forward + backward")
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_feature_matching_loss_is_timed(benchmark: BenchmarkFixture, provider: str) -> None:
+    features = bench_feature_matching_loss.discriminator((129, 257))
+    fake, real = ([torch.randn(shape) for shape in features.shapes] for _ in range(2))
+    call = prepared(list(bench_feature_matching_loss.providers(features, fake, real)), provider, "forward_backward")
+    gradients = benchmark.pedantic(call, rounds=5, warmup_rounds=2)
+    assert [gradient.shape for gradient in gradients] == [tensor.shape for tensor in fake]
 
 
 @pytest.mark.slow
