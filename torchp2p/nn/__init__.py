@@ -1,6 +1,7 @@
 """Torch modules over the ops, with the parameter names of the torch modules they replace."""
 
+from torchp2p.nn.conv_norm_act import ConvNormAct, ConvTransposeNormAct
 from torchp2p.nn.gan_loss import GANLoss
 from torchp2p.nn.norm_act import NormAct
 
-__all__ = ["GANLoss", "NormAct"]
+__all__ = ["ConvNormAct", "ConvTransposeNormAct", "GANLoss", "NormAct"]

@@ -1,7 +1,8 @@
 """The public functions, one file an op: check the arguments, choose a backend, call the registered op."""
 
 from torchp2p.ops._dispatch import BackendUnavailableError, backend
+from torchp2p.ops.conv_norm_act import Deferred, conv_norm_act
 from torchp2p.ops.gan_loss import gan_loss
 from torchp2p.ops.norm_act import norm_act
 
-__all__ = ["BackendUnavailableError", "backend", "gan_loss", "norm_act"]
+__all__ = ["BackendUnavailableError", "Deferred", "backend", "conv_norm_act", "gan_loss", "norm_act"]

@@ -23,8 +23,10 @@ from torchp2p.ops import _native
 
 BACKENDS = ("native", "triton", "compile", "reference")
 
-# A plain global, not a context variable: torch.compile guards on it and recompiles when it changes.
+# Plain globals, not a context variable or a cached function: torch.compile guards on them.
 _requested: str | None = None
+_ENVIRONMENT_BACKEND = os.environ.get("TORCHP2P_BACKEND") or None
+_STRICT = os.environ.get("TORCHP2P_STRICT") == "1"
 _warned: set[tuple[str, str]] = set()
 
 
@@ -56,7 +58,7 @@ def choose(op: str, x: Tensor, asked: str | None) -> str:
         ValueError: the asked name is no backend.
         BackendUnavailableError: a request, or any fallback in strict mode, that cannot be met.
     """
-    explicit = asked if asked is not None else _requested or _environment_backend()
+    explicit = asked if asked is not None else _requested or _ENVIRONMENT_BACKEND
     if explicit is not None:
         _check_name(explicit)
         reason = why_not(op, explicit, x.device.type, x.dtype)
@@ -116,7 +118,7 @@ def compile_unavailable(device_type: str) -> str:
 
 def _fall_back(op: str, device_type: str, dtype: torch.dtype) -> str:
     name, reasons = first_available(op, device_type, dtype)
-    if strict():
+    if _STRICT:
         raise BackendUnavailableError(f"{op}: would fall back to {name}: " + "; ".join(reasons))
     _warn_once(op, f"{op} uses the {name!r} backend: " + "; ".join(reasons))
     return name
@@ -132,17 +134,3 @@ def _warn_once(op: str, message: str) -> None:
 def _check_name(name: str | None) -> None:
     if name is not None and name not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None, got {name!r}")
-
-
-@cache
-def _environment_backend() -> str | None:
-    name = os.environ.get("TORCHP2P_BACKEND") or None
-    if name is not None and name not in BACKENDS:
-        raise ValueError(f"TORCHP2P_BACKEND must be one of {', '.join(BACKENDS)}, got {name!r}")
-    return name
-
-
-@cache
-def strict() -> bool:
-    """Whether ``TORCHP2P_STRICT=1`` is set: then a fallback raises instead of warning."""
-    return os.environ.get("TORCHP2P_STRICT", "") == "1"

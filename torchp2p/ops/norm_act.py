@@ -6,6 +6,7 @@ nothing else. Source: spec sections 2.1, 2.4, 2.5 (the layers), 11.2 R10 and R11
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -86,12 +87,12 @@ def norm_act(
         x, weight, bias, residual, given_mean, given_var, norm, eps, act, slope, pad, pad_mode, stat_groups, chosen
     )
     if running_mean is not None and running_var is not None and training and norm != "none":
-        _update_running(x, norm, mean, var, running_mean, running_var, momentum)
+        update_running(x, norm, mean, var, running_mean, running_var, momentum)
     result: Tensor = y
     return result
 
 
-def _update_running(
+def update_running(
     x: Tensor,
     norm: str,
     mean: Tensor,
@@ -100,6 +101,7 @@ def _update_running(
     running_var: Tensor,
     momentum: float,
 ) -> None:
+    """Running statistics after a batch with statistics ``mean`` and ``var`` (G, C), group by group."""
     if x.numel() == 0:  # it says nothing about the statistics
         return
     with torch.no_grad():
@@ -188,8 +190,8 @@ LIBRARY.define(
 )
 
 
-class _Options(NamedTuple):
-    """What is the same for forward and backward, in the order of the schemas."""
+class Options(NamedTuple):
+    """What is the same for forward and backward, in the order of the schemas; other ops build on it."""
 
     norm: str
     eps: float
@@ -204,7 +206,7 @@ class _Options(NamedTuple):
 _NONE, _TAKEN, _OWN, _GIVEN = range(4)
 
 
-def _forward(
+def run_forward(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -213,16 +215,18 @@ def _forward(
     given_var: Tensor | None,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    options, backend = _Options(*rest[:-1]), rest[-1]
+    """The op below autograd: y, mean, var; ``rest`` is the fields of Options and the backend."""
+    options, backend = Options(*rest[:-1]), rest[-1]
     tensors = (x, weight, bias, residual, given_mean, given_var)
     if backend == "native" and x.numel():
         return _native_forward(*tensors, options)
-    function = compiled(reference.norm_act) if backend == "compile" else reference.norm_act
+    function: Callable[..., Any] = reference.norm_act
+    function = compiled(function) if backend == "compile" else function
     y, mean, var = with_own_memory(function(*tensors, *options), tensors)
     return y, mean, var
 
 
-def _backward(
+def run_backward(
     grad_y: Tensor,
     x: Tensor,
     weight: Tensor | None,
@@ -232,11 +236,13 @@ def _backward(
     var: Tensor | None,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    options, residual_grad, backend = _Options(*rest[:-2]), rest[-2], rest[-1]
+    """Its gradients, empty where there is nothing; ``rest`` is Options, whether the residual needs one, backend."""
+    options, residual_grad, backend = Options(*rest[:-2]), rest[-2], rest[-1]
     tensors = (grad_y, x, weight, bias, residual, mean, var)
     if backend == "native" and x.numel():
         return _native_backward(*tensors, options, residual_grad)
-    function = compiled(reference.norm_act_backward) if backend == "compile" else reference.norm_act_backward
+    function: Callable[..., Any] = reference.norm_act_backward
+    function = compiled(function) if backend == "compile" else function
     grad_x, grad_weight, grad_bias, grad_residual = with_own_memory(
         function(*tensors, *options, residual_grad), tensors
     )
@@ -250,7 +256,7 @@ def _native_forward(
     residual: Tensor | None,
     given_mean: Tensor | None,
     given_var: Tensor | None,
-    options: _Options,
+    options: Options,
 ) -> tuple[Tensor, Tensor, Tensor]:
     layout, acc = reference.memory_format_of(x), reference.statistics_dtype(x.dtype)
     weight, bias = _accumulated(weight, acc), _accumulated(bias, acc)
@@ -281,7 +287,7 @@ def _native_backward(
     residual: Tensor | None,
     mean: Tensor | None,
     var: Tensor | None,
-    options: _Options,
+    options: Options,
     residual_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     layout, acc = reference.memory_format_of(x), reference.statistics_dtype(x.dtype)
@@ -311,7 +317,7 @@ def _native_backward(
     return grad_x, grad_weight, grad_bias, grad_residual
 
 
-def _native_options(x: Tensor, statistics: int, options: _Options, layout: torch.memory_format) -> tuple[Any, ...]:
+def _native_options(x: Tensor, statistics: int, options: Options, layout: torch.memory_format) -> tuple[Any, ...]:
     """The arguments with which both native calls end."""
     # Given statistics are the same for all samples: one group, whatever the norm is called.
     groups = 1 if statistics == _GIVEN else reference.groups_of(x, options.norm, options.stat_groups)
@@ -326,7 +332,7 @@ def _accumulated(vector: Tensor | None, acc: torch.dtype) -> Tensor | None:
 
 
 def _empty_outputs(
-    x: Tensor, given_mean: Tensor | None, options: _Options, layout: torch.memory_format
+    x: Tensor, given_mean: Tensor | None, options: Options, layout: torch.memory_format
 ) -> tuple[Tensor, Tensor, Tensor]:
     n, c, h, w = x.shape
     pad = options.pad
@@ -343,7 +349,7 @@ def _empty_outputs(
 def _forward_fake(
     x: Tensor, weight: Any, bias: Any, residual: Any, given_mean: Tensor | None, given_var: Any, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty_outputs(x, given_mean, _Options(*rest[:-1]), reference.memory_format_of(x))
+    return _empty_outputs(x, given_mean, Options(*rest[:-1]), reference.memory_format_of(x))
 
 
 def _backward_fake(
@@ -368,7 +374,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     _, mean, var = output
     ctx.mark_non_differentiable(mean, var)
     ctx.set_materialize_grads(False)
-    ctx.options, ctx.backend = _Options(*rest[:-1]), rest[-1]
+    ctx.options, ctx.backend = Options(*rest[:-1]), rest[-1]
     if ctx.options.norm == "none" or given_mean is not None:
         mean, var = given_mean, given_var
     # The residual decides which side of the activation's kink a value lies on, and nothing else.
@@ -414,5 +420,5 @@ def _double_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ..
     return (*differentiate(gradients, inputs, ctx.needs_input_grad[:5], grads), *(None,) * 11)
 
 
-register("norm_act", _forward, _forward_fake, _setup_context, _gradient)
-register("norm_act_backward", _backward, _backward_fake, _setup_context_backward, _double_gradient)
+register("norm_act", run_forward, _forward_fake, _setup_context, _gradient)
+register("norm_act_backward", run_backward, _backward_fake, _setup_context_backward, _double_gradient)

@@ -135,7 +135,8 @@ def mean_and_variance(h: Tensor, groups: int) -> tuple[Tensor, Tensor]:
 
 def _group_mean(h: Tensor, groups: int) -> Tensor:
     """(G, C): the mean over a group's samples and pixels."""
-    return h.unflatten(0, (groups, h.shape[0] // groups)).mean((1, 3, 4))
+    mean: Tensor = h.unflatten(0, (groups, h.shape[0] // groups)).mean((1, 3, 4))
+    return mean
 
 
 def _per_sample(stat: Tensor, h: Tensor) -> Tensor:
