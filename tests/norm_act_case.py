@@ -34,6 +34,10 @@ class Case:
     slope: float = 0.2
     eps: float = 1e-5
 
+    def __str__(self) -> str:
+        words = [word for word in ("affine", "residual", "given") if getattr(self, word)]
+        return "-".join([self.norm, self.act, f"{self.pad_mode}{self.pad}", *words])
+
     @property
     def padded_shape(self) -> tuple[int, int, int, int]:
         n, c, h, w = self.shape

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_pix2pix import PlainPatchDiscriminator, PlainResnet, PlainUnet, randomise
 from torch import Tensor, nn
 
-from plain_pix2pix import PlainPatchDiscriminator, PlainResnet, PlainUnet, randomise
 from torchp2p.models import PatchDiscriminator, ResnetGenerator, unet_128
 from torchp2p.train import Pix2PixStep, TrainConfig, build_step
 
@@ -97,6 +97,12 @@ def plain_step(
 
 
 # --- helpers ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(_same_start_for_every_test: None) -> None:
+    """The networks are so small that a second thread is nothing but waiting."""
+    torch.set_num_threads(1)
 
 
 def adam(net: nn.Module) -> torch.optim.Optimizer:
