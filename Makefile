@@ -30,7 +30,9 @@ $(STAMP): pyproject.toml constraints.txt setup.py CMakeLists.txt $(CSRC)
 	touch $@
 
 demo: setup  ## train on street scenes that the package draws itself; ends with a gallery
-	$(BIN)/torchp2p train --preset demo
+	$(BIN)/torchp2p train --preset demo $$(test ! -e checkpoints/demo/latest_state.pth || echo --resume)
+	$(BIN)/torchp2p translate checkpoints/demo
+	$(BIN)/torchp2p evaluate checkpoints/demo
 
 test: setup  ## the whole test suite
 	$(BIN)/python -m pytest

@@ -76,3 +76,51 @@ def start(*command: str, **options: Any) -> subprocess.Popen[str]:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         **options,
     )
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    state: dict[str, Any] = torch.load(folder / "latest_state.pth", weights_only=True)
+    return state
+
+
+def differences(one: Any, other: Any, where: str = "state") -> list[str]:
+    """Where two states differ, to the last bit; the time spent and the configuration are not compared."""
+    if isinstance(one, Tensor):
+        same = isinstance(other, Tensor) and one.dtype == other.dtype and torch.equal(one, other)
+        return [] if same else [where]
+    if isinstance(one, dict) and isinstance(other, dict):
+        if one.keys() != other.keys():
+            return [f"{where}: {sorted(map(str, one.keys() ^ other.keys()))}"]
+        skipped = ("seconds", "config")
+        found = [differences(one[key], other[key], f"{where}.{key}") for key in one if key not in skipped]
+        return [each for part in found for each in part]
+    if isinstance(one, (list, tuple)):
+        if len(one) != len(other):
+            return [f"{where}: {len(one)} and {len(other)} entries"]
+        found = [differences(*both, f"{where}[{index}]") for index, both in enumerate(zip(one, other, strict=True))]
+        return [each for part in found for each in part]
+    return [] if one == other else [f"{where}: {one!r} and {other!r}"]
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Stopped(Exception):
+    """Raised by the tests to leave a training."""
+
+
+def stop_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, the training ends like a crash in its step ``number``."""
+    from torchp2p.train import trainer
+
+    class Stopping(trainer.Pix2PixStep):
+        taken = 0
+
+        def __call__(self, batch):
+            self.taken += 1
+            if self.taken == number:
+                raise Stopped
+            return super().__call__(batch)
+
+    monkeypatch.setattr(trainer, "Pix2PixStep", Stopping)
