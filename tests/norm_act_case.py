@@ -33,10 +33,16 @@ class Case:
     shape: tuple[int, int, int, int] = (2, 3, 9, 11)
     slope: float = 0.2
     eps: float = 1e-5
+    stat_groups: int = 1
 
     def __str__(self) -> str:
         words = [word for word in ("affine", "residual", "given") if getattr(self, word)]
         return "-".join([self.norm, self.act, f"{self.pad_mode}{self.pad}", *words])
+
+    @property
+    def options(self) -> tuple[str, float, str, float, int, str, int]:
+        """What the reference and the registered operators take after the tensors."""
+        return (self.norm, self.eps, self.act, self.slope, self.pad, self.pad_mode, self.stat_groups)
 
     @property
     def padded_shape(self) -> tuple[int, int, int, int]:
@@ -110,7 +116,7 @@ def ours(case: Case, inputs: Inputs, backend: str | None = None) -> Results:
         return norm_act(
             x, weight, bias, norm=case.norm, running_mean=mean, running_var=var, training=not case.given,
             eps=case.eps, act=case.act, slope=case.slope, residual=residual, pad=case.pad,
-            pad_mode=case.pad_mode, backend=backend,
+            pad_mode=case.pad_mode, stat_groups=case.stat_groups, backend=backend,
         )  # fmt: skip
 
     return results_of(forward, inputs)
@@ -160,18 +166,16 @@ def oracle(case: Case, inputs: Inputs) -> Oracle:
     x, weight, bias, residual, mean, var, grad_y = doubled(
         (*(getattr(inputs, name) for name in INPUTS), inputs.mean, inputs.var, inputs.grad_y)
     )
-    options = (case.norm, case.eps, case.act, case.slope, case.pad, case.pad_mode)
     assert x is not None
     assert grad_y is not None
     given = (mean, var)
-    y, *own = reference.norm_act(x, weight, bias, residual, mean, var, *options)
-    takes_own = case.norm != "none" and not case.given
-    mean, var = own if takes_own else given
-    *grads, grad_z = reference.norm_act_backward(
-        grad_y, x, weight, bias, residual, mean, var, takes_own, *options, True
-    )
+    y, *own = reference.norm_act(x, weight, bias, residual, mean, var, *case.options)
+    if case.norm != "none" and not case.given:
+        mean, var = own
+    *grads, grad_z = reference.norm_act_backward(grad_y, x, weight, bias, residual, mean, var, *case.options, True)
     there = zip(INPUTS, (x, weight, bias, residual), (*grads, grad_z), strict=True)
-    normalised, *_ = reference.norm_act(x, None, None, None, *given, case.norm, case.eps, "none", 0.0, 0, "zeros")
+    only_norm = replace(case, act="none", pad=0).options
+    normalised, *_ = reference.norm_act(x, None, None, None, *given, *only_norm)
     return Oracle(
         {"y": y} | {f"grad_{name}": grad for name, tensor, grad in there if tensor is not None},
         {

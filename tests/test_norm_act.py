@@ -80,8 +80,7 @@ def test_the_reference_is_torchs_own_layers_in_float64(case):
 def test_the_gradient_formula_of_the_reference_is_the_derivative_of_its_forward(case, given):
     case = replace(case, given=given and case.norm != "none")
     inputs = random_inputs(case, torch.float64, CPU)
-    options = (case.norm, case.eps, case.act, case.slope, case.pad, case.pad_mode)
-    derived = results_of(lambda *tensors: reference.norm_act(*tensors, *options)[0], inputs)
+    derived = results_of(lambda *tensors: reference.norm_act(*tensors, *case.options)[0], inputs)
     exact = oracle(case, inputs).results
     for name in derived:
         torch.testing.assert_close(exact[name], derived[name], rtol=1e-12, atol=1e-12)

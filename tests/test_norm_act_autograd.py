@@ -55,7 +55,6 @@ def test_the_third_derivative_is_right(norm, backend, device):
     case = Case(norm, "tanh", 1, affine=True, residual=True, shape=SMALL)
     inputs = random_inputs(case, torch.float64, device)
     function, tensors = function_of(case, inputs, backend)
-    options = (norm, case.eps, case.act, case.slope, case.pad, case.pad_mode)
     directions = [torch.randn_like(t) for t in tensors]
 
     def third_derivative(y):
@@ -65,7 +64,7 @@ def test_the_third_derivative_is_right(norm, backend, device):
             value = sum((g * d).sum() for g, d in zip(grads, directions, strict=True))
         return torch.stack([value, *(g.square().sum() for g in torch.autograd.grad(value, tensors))])
 
-    expected = third_derivative(reference.norm_act(*tensors, None, None, *options)[0])
+    expected = third_derivative(reference.norm_act(*tensors, None, None, *case.options)[0])
     torch.testing.assert_close(third_derivative(function(*tensors)), expected, rtol=1e-9, atol=1e-9)
 
 

@@ -23,9 +23,8 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
 def op_arguments(case: Case, inputs, backend: str) -> tuple:
-    options = (case.norm, case.eps, case.act, case.slope, case.pad, case.pad_mode)
     tensors = (inputs.x, inputs.weight, inputs.bias, inputs.residual, inputs.mean, inputs.var)
-    return (*tensors, *options, backend)
+    return (*tensors, *case.options, backend)
 
 
 @pytest.mark.parametrize("requires_grad", [False, True], ids=["plain", "grad"])
@@ -49,12 +48,11 @@ def test_the_backward_operator_is_registered_as_torch_wants_it(dtype, layout, re
     inputs = laid_out(random_inputs(case, dtype, device), layout)
     x, weight, bias, residual, *_, _ = op_arguments(case, inputs, backend)
     _, mean, var = torch.ops.torchp2p.norm_act(*op_arguments(case, inputs, backend))
-    options = (True, case.norm, case.eps, case.act, case.slope, case.pad, case.pad_mode, True, backend)
     if requires_grad:
         for tensor in (inputs.grad_y, x, weight, bias, residual):
             tensor.requires_grad_()
     op = torch.ops.torchp2p.norm_act_backward.default
-    torch.library.opcheck(op, (inputs.grad_y, x, weight, bias, residual, mean, var, *options))
+    torch.library.opcheck(op, (inputs.grad_y, x, weight, bias, residual, mean, var, *case.options, True, backend))
 
 
 @pytest.mark.parametrize("chosen", ["native", "compile", "reference"])

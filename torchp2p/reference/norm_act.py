@@ -126,15 +126,15 @@ def groups_of(x: Tensor, norm: str, stat_groups: int) -> int:
 
 
 def mean_and_variance(h: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (G, C) of each group of samples, in two passes (zeros for no values)."""
-    if h.numel() == 0:
-        return h.new_zeros(groups, h.shape[1]), h.new_zeros(groups, h.shape[1])
+    """Mean and biased variance (G, C) of each group of samples, in two passes."""
     mean = _group_mean(h, groups)
     return mean, _group_mean((h - _per_sample(mean, h)).square(), groups)
 
 
 def _group_mean(h: Tensor, groups: int) -> Tensor:
-    """(G, C): the mean over a group's samples and pixels."""
+    """(G, C): the mean over a group's samples and pixels (zeros for no values)."""
+    if h.numel() == 0:
+        return h.new_zeros(groups, h.shape[1])
     mean: Tensor = h.unflatten(0, (groups, h.shape[0] // groups)).mean((1, 3, 4))
     return mean
 
@@ -143,7 +143,7 @@ def _per_sample(stat: Tensor, h: Tensor) -> Tensor:
     """(G, C) or (C,) made to broadcast over (N, C, H, W)."""
     if stat.dim() == 1:
         return stat.view(1, -1, 1, 1)
-    return stat.repeat_interleave(h.shape[0] // max(stat.shape[0], 1), 0).view(h.shape[0], -1, 1, 1)
+    return stat.repeat_interleave(h.shape[0] // max(stat.shape[0], 1), 0)[:, :, None, None]
 
 
 def _affine(h: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None) -> Tensor:
