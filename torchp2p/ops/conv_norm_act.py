@@ -21,11 +21,14 @@ from torchp2p.ops import _check
 from torchp2p.ops._dispatch import BackendUnavailableError, choose
 from torchp2p.ops._library import LIBRARY, compiled, differentiate, register, with_own_memory
 from torchp2p.ops.norm_act import (
-    ACTIVATIONS,
     NORMS,
     PAD_MODES,
     Options,
-    norm_act,
+    apply,
+    check_arguments,
+    empty_gradients,
+    empty_outputs,
+    given_statistics,
     run_backward,
     run_forward,
     update_running,
@@ -40,21 +43,25 @@ _PLANNED = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class Deferred:
-    """An activation that has not been computed: ``act(norm(raw) * weight + bias + residual)``.
+    """An activation that has not been computed: ``act(norm(raw) * norm_weight + norm_bias + residual)``.
+
+    It may be read any number of times; every reader computes it anew.
 
     Attributes:
         raw: (N, C, H, W), the output of a convolution, or any tensor (with the defaults it stands for itself).
-        norm, weight, bias, eps, act, slope, stat_groups: as in :func:`torchp2p.ops.norm_act`.
-        running_mean, running_var, training, momentum: likewise; updated when the activation is first computed.
+        norm, eps, act, slope, stat_groups: as in :func:`torchp2p.ops.norm_act`; norm_weight and norm_bias are its
+            weight and bias.
+        running_mean, running_var, training, momentum: likewise. In training the first reader updates the running
+            statistics; from then on they are None.
         residual: (N, C, H, W) to add before the activation, or None.
     """
 
     raw: Tensor
     norm: str = "none"
-    weight: Tensor | None = None
-    bias: Tensor | None = None
+    norm_weight: Tensor | None = None
+    norm_bias: Tensor | None = None
     running_mean: Tensor | None = None
     running_var: Tensor | None = None
     training: bool = True
@@ -66,29 +73,31 @@ class Deferred:
     stat_groups: int = 1
 
     def tensor(self, pad: int = 0, pad_mode: str = "reflect", backend: str | None = None) -> Tensor:
-        """The activation itself, padded if asked: one :func:`torchp2p.ops.norm_act`."""
-        return norm_act(
-            self.raw,
-            self.weight,
-            self.bias,
-            norm=self.norm,
-            running_mean=self.running_mean,
-            running_var=self.running_var,
-            training=self.training,
-            momentum=self.momentum,
-            eps=self.eps,
-            act=self.act,
-            slope=self.slope,
-            residual=self.residual,
-            pad=pad,
-            pad_mode=pad_mode,
-            stat_groups=self.stat_groups,
-            backend=backend,
-        )
+        """The activation itself, padded if asked: one :func:`torchp2p.ops.norm_act`, which says what it raises."""
+        options = self.options(pad, pad_mode)
+        self.check(options)
+        return apply(
+            self.raw, self.norm_weight, self.norm_bias, self.residual, *self.take_running(), self.training,
+            self.momentum, options, backend,
+        )  # fmt: skip
 
-    def takes_statistics(self) -> bool:
-        """Whether mean and variance are those of ``raw`` itself."""
-        return self.norm != "none" and (self.training or self.running_mean is None)
+    def options(self, pad: int = 0, pad_mode: str = "reflect") -> Options:
+        """What norm_act is told besides tensors."""
+        return Options(self.norm, self.eps, self.act, self.slope, pad, pad_mode, self.stat_groups)
+
+    def check(self, options: Options | None = None) -> None:
+        """Raise what norm_act would raise."""
+        check_arguments(
+            self.raw, self.norm_weight, self.norm_bias, self.residual, self.running_mean, self.running_var,
+            self.training, options or self.options(), name="raw", prefix="norm_",
+        )  # fmt: skip
+
+    def take_running(self) -> tuple[Tensor | None, Tensor | None]:
+        """The running statistics; in training they are given away, so that one batch counts once."""
+        running = self.running_mean, self.running_var
+        if self.training:
+            self.running_mean = self.running_var = None
+        return running
 
 
 def conv_norm_act(
@@ -147,56 +156,63 @@ def conv_norm_act(
         TypeError, ValueError: arguments that do not fit; see also norm_act.
         BackendUnavailableError: the algorithm or the backend asked for cannot run; the message says why.
     """
-    if algorithm is not None and algorithm not in ALGORITHMS:
-        if algorithm in _PLANNED:
-            raise BackendUnavailableError(f"conv_norm_act: algorithm {algorithm!r} cannot run: {_PLANNED[algorithm]}")
-        raise ValueError(f"algorithm must be one of {', '.join((*ALGORITHMS, *_PLANNED))} or None, got {algorithm!r}")
-    source = x if isinstance(x, Deferred) else Deferred(x)
-    convolution = Convolution(
-        _pair("stride", stride), padding, pad_mode, transposed, _pair("output_padding", output_padding)
-    )
-    _check_convolution(source.raw, weight, bias, convolution)
+    _check_algorithm(algorithm)
     _check.one_of("norm", norm, NORMS)
-    _check.one_of("act", act, ACTIVATIONS)
+    source = _source(x)
+    conv = Convolution(_pair("stride", stride), padding, pad_mode, transposed, _pair("output_padding", output_padding))
+    raw, added, weight, bias, residual = _autocast(source.raw, source.residual, weight, bias, residual)
+    _check_convolution(raw, weight, bias, conv)
     if norm == "instance" and running_mean is None:
         bias = None
-    raw = _convolve(source, weight, bias, convolution, backend)
+    raw = _convolve(replace(source, raw=raw, residual=added), weight, bias, conv, backend)
+    source.take_running()
     result = Deferred(
         raw, norm, norm_weight, norm_bias, running_mean, running_var, training, momentum, eps, act, slope, residual,
         stat_groups,
     )  # fmt: skip
-    return result if defer else result.tensor(backend=backend)
+    if not defer:
+        return result.tensor(backend=backend)
+    result.check()
+    return result
 
 
-def _convolve(
-    source: Deferred, weight: Tensor, bias: Tensor | None, convolution: Convolution, backend: str | None
-) -> Tensor:
+def _convolve(source: Deferred, weight: Tensor, bias: Tensor | None, conv: Convolution, backend: str | None) -> Tensor:
     """The next raw output; running statistics of the activation before it are updated on the way."""
-    device_type = source.raw.device.type
-    if torch.is_autocast_enabled(device_type):
-        dtype = torch.get_autocast_dtype(device_type)
-        source = replace(source, raw=source.raw.to(dtype), residual=_to(source.residual, dtype))
-        weight, bias = weight.to(dtype), _to(bias, dtype)
-    x = source.raw
-    given = (
-        (None, None)
-        if source.norm == "none" or source.takes_statistics()
-        else (source.running_mean, source.running_var)
-    )
-    raw, mean, var = torch.ops.torchp2p.conv_norm_act(
-        x, source.weight, source.bias, source.residual, *given,
-        source.norm, source.eps, source.act, source.slope, source.stat_groups,
-        weight, bias, *convolution, choose("conv_norm_act", x, backend),
-    )  # fmt: skip
+    x, norm = source.raw, source.norm
     running_mean, running_var = source.running_mean, source.running_var
-    if running_mean is not None and running_var is not None and source.training and source.norm != "none":
-        update_running(x, source.norm, mean, var, running_mean, running_var, source.momentum)
+    raw, mean, var = torch.ops.torchp2p.conv_norm_act(
+        x, source.norm_weight, source.norm_bias, source.residual,
+        *given_statistics(norm, running_mean, running_var, source.training),
+        norm, source.eps, source.act, source.slope, source.stat_groups,
+        weight, bias, *conv, choose("conv_norm_act", x, backend),
+    )  # fmt: skip
+    if source.training and norm != "none":
+        update_running(x, norm, mean, var, running_mean, running_var, source.momentum)
     result: Tensor = raw
     return result
 
 
-def _to(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if tensor is None else tensor.to(dtype)
+def _source(x: Any) -> Deferred:
+    """What the convolution reads."""
+    if isinstance(x, Deferred):
+        x.check()
+        return x
+    _check.image_batch("x", x)
+    return Deferred(x)
+
+
+def _autocast(x: Tensor, *others: Any) -> tuple[Any, ...]:
+    """Tensors as torch's own convolutions take them: in the autocast dtype where that is on, but for float64."""
+    device_type = x.device.type
+    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+        return (x, *others)
+    dtype = torch.get_autocast_dtype(device_type)
+    return tuple(
+        each.to(dtype)
+        if isinstance(each, Tensor) and each.is_floating_point() and each.dtype != torch.float64
+        else each
+        for each in (x, *others)
+    )
 
 
 def _pair(name: str, value: Any) -> list[int]:
@@ -206,40 +222,58 @@ def _pair(name: str, value: Any) -> list[int]:
     return pair
 
 
-def _check_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, convolution: Convolution) -> None:
-    _check.image_batch("x", x)
-    _check.image_batch("weight", weight)
-    _check.one_of("pad_mode", convolution.pad_mode, PAD_MODES)
-    if convolution.transposed and convolution.pad_mode != "zeros":
-        raise ValueError(f"pad_mode must be 'zeros' for a transposed convolution, got {convolution.pad_mode!r}")
-    if min(convolution.stride) < 1:
-        raise ValueError(f"stride must be at least 1, got {tuple(convolution.stride)}")
-    if not isinstance(convolution.padding, int):
-        raise TypeError(f"padding must be an int, got {type(convolution.padding).__name__}")
-    if convolution.padding < 0:
-        raise ValueError(f"padding must not be negative, got {convolution.padding}")
-    inputs, outputs = weight.shape[:2] if convolution.transposed else (weight.shape[1], weight.shape[0])
+def _check_algorithm(algorithm: str | None) -> None:
+    if algorithm in _PLANNED:
+        raise BackendUnavailableError(f"conv_norm_act: algorithm {algorithm!r} cannot run: {_PLANNED[algorithm]}")
+    if algorithm is not None and algorithm not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {', '.join((*ALGORITHMS, *_PLANNED))} or None, got {algorithm!r}")
+
+
+def _check_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution) -> None:
+    _check.same_kind("weight", weight, x)
+    if weight.dim() != 4 or weight.numel() == 0:
+        raise ValueError(f"weight must have four dimensions and no empty one, got shape {tuple(weight.shape)}")
+    inputs, outputs = (weight.shape[0], weight.shape[1]) if conv.transposed else (weight.shape[1], weight.shape[0])
     if x.shape[1] != inputs:
         raise ValueError(f"x must have the {inputs} input channels of weight, got shape {tuple(x.shape)}")
-    autocast = torch.is_autocast_enabled(x.device.type)
-    if weight.dtype != x.dtype and not autocast:
-        raise TypeError(f"weight must be {x.dtype} like x, got {weight.dtype}")
-    _check.same_device("weight", weight, x)
     if bias is not None:
-        if bias.dim() != 1 or bias.shape[0] != outputs:
+        _check.same_kind("bias", bias, x)
+        if bias.shape != (outputs,):
             raise ValueError(f"bias must have shape ({outputs},), got {tuple(bias.shape)}")
-        if bias.dtype != weight.dtype and not autocast:
-            raise TypeError(f"bias must be {weight.dtype} like weight, got {bias.dtype}")
-        _check.same_device("bias", bias, x)
-    border = convolution.border
-    if convolution.pad_mode == "reflect" and (border >= x.shape[2] or border >= x.shape[3]):
+    _check_geometry(conv)
+    _check_sizes(x, weight, conv)
+
+
+def _check_geometry(conv: Convolution) -> None:
+    if not isinstance(conv.padding, int):
+        raise TypeError(f"padding must be an int, got {type(conv.padding).__name__}")
+    if conv.padding < 0:
+        raise ValueError(f"padding must not be negative, got {conv.padding}")
+    if min(conv.stride) < 1:
+        raise ValueError(f"stride must be at least 1, got {tuple(conv.stride)}")
+    _check.one_of("pad_mode", conv.pad_mode, PAD_MODES)
+    if conv.transposed and conv.pad_mode != "zeros":
+        raise ValueError(f"pad_mode must be 'zeros' for a transposed convolution, got {conv.pad_mode!r}")
+    if not conv.transposed and any(conv.output_padding):
+        raise ValueError(f"output_padding belongs to a transposed convolution, got {tuple(conv.output_padding)}")
+    if not all(0 <= more < step for more, step in zip(conv.output_padding, conv.stride, strict=True)):
+        raise ValueError(f"output_padding must be less than stride, got {tuple(conv.output_padding)}")
+
+
+def _check_sizes(x: Tensor, weight: Tensor, conv: Convolution) -> None:
+    height, width = x.shape[2], x.shape[3]
+    if conv.pad_mode == "reflect" and conv.padding and (conv.padding >= height or conv.padding >= width):
         raise ValueError(
-            f"padding must be smaller than height and width for pad_mode 'reflect', got {border} "
+            f"padding must be smaller than height and width for pad_mode 'reflect', got {conv.padding} "
             f"with x of shape {tuple(x.shape)}"
         )
-    size = [x.shape[2] + 2 * convolution.padding, x.shape[3] + 2 * convolution.padding]
-    if not convolution.transposed and (size[0] < weight.shape[2] or size[1] < weight.shape[3]):
-        raise ValueError(f"padded input of {size} is smaller than the kernel {list(weight.shape[2:])}")
+    if height == 0 or width == 0:
+        raise ValueError(f"x must have pixels, got shape {tuple(x.shape)}")
+    if min(conv.output_size(dim, x.shape[2 + dim], weight.shape[2 + dim]) for dim in (0, 1)) < 1:
+        raise ValueError(
+            f"x with its padding must hold the kernel, got x of shape {tuple(x.shape)}, padding {conv.padding} and "
+            f"weight of shape {tuple(weight.shape)}"
+        )
 
 
 # --- schema and implementations ------------------------------------------------------------------------
@@ -254,20 +288,11 @@ LIBRARY.define(
     "-> (Tensor raw, Tensor mean, Tensor var)"
 )
 LIBRARY.define(
-    f"conv_norm_act_backward(Tensor grad, {_SOURCE}, Tensor weight, bool has_bias, {_CONVOLUTION}, "
-    "bool input_grad, bool residual_grad, str backend) "
+    f"conv_norm_act_backward(Tensor grad, {_SOURCE}, Tensor weight, {_CONVOLUTION}, "
+    "bool input_grad, bool residual_grad, bool weight_grad, bool bias_grad, str backend) "
     "-> (Tensor grad_x, Tensor grad_in_weight, Tensor grad_in_bias, Tensor grad_residual, Tensor grad_weight, "
     "Tensor grad_bias)"
 )
-
-
-def _options(conv: Convolution, norm: str, eps: float, act: str, slope: float, stat_groups: int) -> Options:
-    """How norm_act makes what the convolution reads."""
-    return Options(norm, eps, act, slope, conv.border, conv.pad_mode if conv.border else "reflect", stat_groups)
-
-
-def _stands_for_itself(tensors: tuple[Tensor | None, ...], options: Options) -> bool:
-    return options.norm == "none" and options.act == "none" and options.pad == 0 and tensors[1:4] == (None, None, None)
 
 
 def _forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -276,71 +301,69 @@ def _forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
         function = compiled(reference.conv_norm_act) if backend == "compile" else reference.conv_norm_act
         raw, mean, var = with_own_memory(function(*rest), rest)
         return raw, mean, var
-    tensors, source, (weight, bias), conv = rest[:6], rest[6:11], rest[11:13], Convolution(*rest[13:])
-    options = _options(conv, *source)
-    if _stands_for_itself(tuple(tensors), options):
-        empty = tensors[0].new_empty(0)
-        return reference.convolve(tensors[0], weight, bias, conv), empty, empty.clone()
-    h, mean, var = run_forward(*tensors, *options, backend)
+    tensors, (weight, bias), conv = rest[:6], rest[11:13], Convolution(*rest[13:])
+    options = _options(conv, *rest[6:11])
+    if _stands_for_itself(options, *tensors):
+        h, mean, var = tensors[0], tensors[0].new_empty(0), tensors[0].new_empty(0)
+    else:
+        h, mean, var = run_forward(*tensors, *options, backend)
     return reference.convolve(h, weight, bias, conv), mean, var
 
 
-def _backward(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _backward(*args: Any) -> tuple[Tensor, ...]:
     *rest, backend = args
     if backend != "native":
         function = reference.conv_norm_act_backward
-        gradients = with_own_memory((compiled(function) if backend == "compile" else function)(*rest), rest)
-        return tuple(gradients)  # type: ignore[return-value]
-    grad, tensors, source, (weight, has_bias) = rest[0], rest[1:7], rest[7:12], rest[12:14]
-    conv, (input_grad, residual_grad) = Convolution(*rest[14:19]), rest[19:]
-    options = _options(conv, *source)
-    itself = _stands_for_itself(tuple(tensors), options)
-    h = tensors[0] if itself else run_forward(*tensors, *options, backend)[0]
-    grad_h, grad_weight, grad_bias = reference.convolve_backward(
-        grad, h, weight, has_bias, conv, (input_grad, True, has_bias)
-    )
-    empty = tensors[0].new_empty(0)
-    before = (empty, empty, empty, empty)
-    if itself and grad_h is not None:
-        before = (grad_h, empty, empty, empty)
-    elif grad_h is not None:
-        before = run_backward(grad_h, *tensors, *options, residual_grad, backend)
-    outputs = (*before, grad_weight, empty if grad_bias is None else grad_bias)
-    return tuple(with_own_memory(outputs, ()))  # type: ignore[return-value, arg-type]
+        return tuple(with_own_memory((compiled(function) if backend == "compile" else function)(*rest), rest))
+    grad, tensors, weight, conv = rest[0], rest[1:7], rest[12], Convolution(*rest[13:18])
+    input_grad, residual_grad, weight_grad, bias_grad = rest[18:]
+    options = _options(conv, *rest[7:12])
+    itself = _stands_for_itself(options, *tensors)
+    if itself:
+        h = tensors[0]
+    elif weight_grad:
+        h, _, _ = run_forward(*tensors, *options, backend)
+    else:  # its values are not read
+        h, _, _ = empty_outputs(tensors[0], tensors[4], options)
+    grad_h, *grads_after = reference.convolve_backward(grad, h, weight, conv, (input_grad, weight_grad, bias_grad))
+    if input_grad and not itself:
+        return (*run_backward(grad_h, *tensors, *options, residual_grad, backend), *grads_after)
+    return (grad_h, *_nothing(grad, 3), *grads_after)
+
+
+def _options(conv: Convolution, norm: str, eps: float, act: str, slope: float, stat_groups: int) -> Options:
+    """How norm_act makes what the convolution reads."""
+    return Options(norm, eps, act, slope, conv.border, conv.pad_mode, stat_groups)
+
+
+def _stands_for_itself(
+    options: Options, x: Tensor, in_weight: Tensor | None, in_bias: Tensor | None, residual: Tensor | None, *_: Any
+) -> bool:
+    """Whether the convolution reads x as it is."""
+    plain = options.norm == "none" and options.act == "none" and options.pad == 0
+    return plain and in_weight is None and in_bias is None and residual is None
+
+
+def _nothing(like: Tensor, count: int) -> tuple[Tensor, ...]:
+    return tuple(like.new_empty(0) for _ in range(count))
 
 
 def _forward_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    x, given_mean = args[0], args[4]
-    norm, stat_groups, weight, bias, conv = args[6], args[10], args[11], args[12], Convolution(*args[13:18])
-    n, c, h, w = x.shape
-    padded = x
-    if conv.border:
-        layout = reference.norm_act_reference.memory_format_of(x)
-        shape = (n, c, h + 2 * conv.border, w + 2 * conv.border)
-        padded = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
-    raw = reference.convolve(padded, weight, bias, conv)
-    taken = norm != "none" and given_mean is None
-    stats = (x.shape[0] if norm == "instance" else stat_groups, c) if taken else (0,)
-    mean = x.new_empty(stats, dtype=reference.norm_act_reference.statistics_dtype(x.dtype))
-    return raw, mean, torch.empty_like(mean)
+    (weight, bias), conv = args[11:13], Convolution(*args[13:18])
+    options = _options(conv, *args[6:11])
+    h, mean, var = empty_outputs(args[0], args[4], options)
+    if _stands_for_itself(options, *args[:6]):
+        h = args[0]
+    return reference.convolve(h, weight, bias, conv), mean, var
 
 
 def _backward_fake(*args: Any) -> tuple[Tensor, ...]:
-    x, in_weight, in_bias, weight, has_bias = args[1], args[2], args[3], args[12], args[13]
-    input_grad, residual_grad = args[19], args[20]
-    conv = Convolution(*args[14:19])
-    layout = reference.norm_act_reference.memory_format_of(x)
-    like_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
-    empty = x.new_empty(0)
-    outputs = weight.shape[1] if conv.transposed else weight.shape[0]
-    return (
-        like_x if input_grad else empty,
-        torch.empty_like(in_weight) if in_weight is not None and input_grad else x.new_empty(0),
-        torch.empty_like(in_bias) if in_bias is not None and input_grad else x.new_empty(0),
-        torch.empty_like(like_x) if residual_grad and input_grad else x.new_empty(0),
-        torch.empty_like(weight),
-        weight.new_empty(outputs) if has_bias else x.new_empty(0),
-    )
+    (grad, x, in_weight, in_bias), weight, conv = args[:4], args[12], Convolution(*args[13:18])
+    input_grad, residual_grad, weight_grad, bias_grad = args[18:22]
+    h, _, _ = empty_outputs(x, None, _options(conv, *args[7:12]))
+    _, *grads_after = reference.convolve_backward(grad, h, weight, conv, (False, weight_grad, bias_grad))
+    grads_before = empty_gradients(x, in_weight, in_bias, residual_grad) if input_grad else _nothing(x, 4)
+    return (*grads_before, *grads_after)
 
 
 # --- gradient and double gradient -----------------------------------------------------------------------
@@ -348,33 +371,29 @@ def _backward_fake(*args: Any) -> tuple[Tensor, ...]:
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     x, in_weight, in_bias, residual, mean, var = inputs[:6]
-    weight, bias = inputs[11:13]
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     if inputs[6] != "none" and mean is None:
         _, mean, var = output
-    ctx.save_for_backward(x, in_weight, in_bias, residual, mean, var, weight)
+    ctx.save_for_backward(x, in_weight, in_bias, residual, mean, var, inputs[11])
     ctx.source, ctx.convolution, ctx.backend = inputs[6:11], inputs[13:18], inputs[18]
-    ctx.has_bias = bias is not None
 
 
 def _gradient(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 19
     *tensors, weight = ctx.saved_tensors
-    needs = ctx.needs_input_grad
-    before = any(needs[:4])
+    before, after = ctx.needs_input_grad[:4], ctx.needs_input_grad[11:13]
     gradients = torch.ops.torchp2p.conv_norm_act_backward(
-        grad, *tensors, *ctx.source, weight, ctx.has_bias, *ctx.convolution, before, needs[3], ctx.backend
+        grad, *tensors, *ctx.source, weight, *ctx.convolution, any(before), before[3], *after, ctx.backend
     )
-    wanted = [found if needed else None for found, needed in zip(gradients[:4], needs[:4], strict=True)]
-    weight_grads = [found if needed else None for found, needed in zip(gradients[4:], needs[11:13], strict=True)]
-    return (*wanted, *(None,) * 7, *weight_grads, *(None,) * 6)
+    found = [each if needed else None for each, needed in zip(gradients, (*before, *after), strict=True)]
+    return (*found[:4], *(None,) * 7, *found[4:], *(None,) * 6)
 
 
 def _setup_context_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs[:7], inputs[12])
-    ctx.source, ctx.rest = inputs[7:12], inputs[13:21]
+    ctx.source, ctx.rest = inputs[7:12], inputs[13:22]
 
 
 def _double_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -389,7 +408,7 @@ def _double_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ..
     inputs = (grad, x, in_weight, in_bias, residual, weight)
     needs = (*ctx.needs_input_grad[:5], ctx.needs_input_grad[12])
     *found, weight_grad = differentiate(gradients, inputs, needs, grads)
-    return (*found, *(None,) * 7, weight_grad, *(None,) * 9)
+    return (*found, *(None,) * 7, weight_grad, *(None,) * 10)
 
 
 register("conv_norm_act", _forward, _forward_fake, _setup_context, _gradient)

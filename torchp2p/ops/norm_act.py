@@ -76,20 +76,39 @@ def norm_act(
             per channel to take statistics of.
         BackendUnavailableError: the backend asked for cannot run; the message says why.
     """
-    _check_arguments(x, weight, bias, norm, running_mean, running_var, training, act, residual, pad, pad_mode)
-    _check_groups(x, norm, stat_groups)
-    if norm == "none" or training or running_mean is None:
-        given_mean = given_var = None
-    else:
-        given_mean, given_var = running_mean, running_var
-    chosen = choose("norm_act", x, backend)
+    options = Options(norm, eps, act, slope, pad, pad_mode, stat_groups)
+    check_arguments(x, weight, bias, residual, running_mean, running_var, training, options)
+    return apply(x, weight, bias, residual, running_mean, running_var, training, momentum, options, backend)
+
+
+def apply(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    options: Options,
+    backend: str | None,
+) -> Tensor:
+    """norm_act of arguments that have been checked."""
+    given = given_statistics(options.norm, running_mean, running_var, training)
     y, mean, var = torch.ops.torchp2p.norm_act(
-        x, weight, bias, residual, given_mean, given_var, norm, eps, act, slope, pad, pad_mode, stat_groups, chosen
+        x, weight, bias, residual, *given, *options, choose("norm_act", x, backend)
     )
-    if running_mean is not None and running_var is not None and training and norm != "none":
-        update_running(x, norm, mean, var, running_mean, running_var, momentum)
+    if training and options.norm != "none":
+        update_running(x, options.norm, mean, var, running_mean, running_var, momentum)
     result: Tensor = y
     return result
+
+
+def given_statistics(
+    norm: str, running_mean: Tensor | None, running_var: Tensor | None, training: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """The statistics to normalise with, or None for those of x itself."""
+    return (None, None) if norm == "none" or training else (running_mean, running_var)
 
 
 def update_running(
@@ -97,12 +116,12 @@ def update_running(
     norm: str,
     mean: Tensor,
     var: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
     momentum: float,
 ) -> None:
-    """Running statistics after a batch with statistics ``mean`` and ``var`` (G, C), group by group."""
-    if x.numel() == 0:  # it says nothing about the statistics
+    """Running statistics, if there are any, after a batch with statistics ``mean`` and ``var`` (G, C), by groups."""
+    if running_mean is None or running_var is None or x.numel() == 0:  # no values say nothing about the statistics
         return
     with torch.no_grad():
         count = x.shape[2] * x.shape[3] * x.shape[0] // len(mean)
@@ -113,39 +132,41 @@ def update_running(
             running_var.lerp_(group_var * (count / max(count - 1, 1)), momentum)
 
 
-def _check_arguments(
+def check_arguments(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    norm: str,
+    residual: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
     training: bool,
-    act: str,
-    residual: Tensor | None,
-    pad: int,
-    pad_mode: str,
+    options: Options,
+    name: str = "x",
+    prefix: str = "",
 ) -> None:
-    """Everything that could make a kernel read or write where it must not, in the user's words."""
-    _check.image_batch("x", x)
+    """Everything that could make a kernel read or write where it must not, in the user's words.
+
+    The user calls x ``name``, and weight and bias by their names with ``prefix`` before them.
+    """
+    norm = options.norm
+    _check.image_batch(name, x)
     _check.one_of("norm", norm, NORMS)
-    _check.one_of("act", act, ACTIVATIONS)
-    _check.one_of("pad_mode", pad_mode, PAD_MODES)
-    _check_pad(x, pad, pad_mode)
-    _check.per_channel("weight", weight, x)
-    _check.per_channel("bias", bias, x)
+    _check.one_of("act", options.act, ACTIVATIONS)
+    _check.one_of("pad_mode", options.pad_mode, PAD_MODES)
+    _check_pad(name, x, options.pad, options.pad_mode)
+    _check.per_channel(f"{prefix}weight", weight, x, name)
+    _check.per_channel(f"{prefix}bias", bias, x, name)
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var must be given together, got only one of them")
-    _check.per_channel("running_mean", running_mean, x)
-    _check.per_channel("running_var", running_var, x)
-    _check.same_as("residual", residual, x)
+    _check.per_channel("running_mean", running_mean, x, name)
+    _check.per_channel("running_var", running_var, x, name)
+    _check.same_as("residual", residual, x, name)
+    _check_groups(name, x, norm, options.stat_groups)
     if norm != "none" and (training or running_mean is None):
-        count = x.shape[2] * x.shape[3] * (x.shape[0] if norm == "batch" else 1)
-        if count == 1:
-            raise ValueError(f"{norm} statistics need more than one value per channel, got x of shape {tuple(x.shape)}")
+        _check_values(name, x, norm, options.stat_groups)
 
 
-def _check_groups(x: Tensor, norm: str, stat_groups: int) -> None:
+def _check_groups(name: str, x: Tensor, norm: str, stat_groups: int) -> None:
     if not isinstance(stat_groups, int):
         raise TypeError(f"stat_groups must be an int, got {type(stat_groups).__name__}")
     if stat_groups == 1:
@@ -153,12 +174,19 @@ def _check_groups(x: Tensor, norm: str, stat_groups: int) -> None:
     if norm != "batch":
         raise ValueError(f"stat_groups belongs to norm 'batch', got {stat_groups} with norm {norm!r}")
     if stat_groups < 1 or x.shape[0] % stat_groups:
-        raise ValueError(f"stat_groups must divide the {x.shape[0]} samples of x, got {stat_groups}")
-    if x.shape[0] == stat_groups and x.shape[2] * x.shape[3] == 1:
-        raise ValueError(f"statistics of one sample of 1x1 pixels do not exist: got x of shape {tuple(x.shape)}")
+        raise ValueError(f"stat_groups must divide the {x.shape[0]} samples of {name}, got {stat_groups}")
 
 
-def _check_pad(x: Tensor, pad: int, pad_mode: str) -> None:
+def _check_values(name: str, x: Tensor, norm: str, stat_groups: int) -> None:
+    count = x.shape[2] * x.shape[3] * (x.shape[0] // stat_groups if norm == "batch" else 1)
+    if count == 1:
+        raise ValueError(
+            f"{norm} statistics need more than one value per channel, got {name} of shape {tuple(x.shape)}"
+            + (f" in {stat_groups} groups" if stat_groups > 1 else "")
+        )
+
+
+def _check_pad(name: str, x: Tensor, pad: int, pad_mode: str) -> None:
     if not isinstance(pad, int):
         raise TypeError(f"pad must be an int, got {type(pad).__name__}")
     if pad == 0:
@@ -169,10 +197,10 @@ def _check_pad(x: Tensor, pad: int, pad_mode: str) -> None:
     if pad_mode == "reflect" and (pad >= height or pad >= width):
         raise ValueError(
             f"pad must be smaller than height and width for pad_mode 'reflect', got pad={pad} "
-            f"with x of shape {tuple(x.shape)}"
+            f"with {name} of shape {tuple(x.shape)}"
         )
     if pad_mode == "replicate" and (height == 0 or width == 0):
-        raise ValueError(f"pad_mode 'replicate' needs a pixel to repeat, got x of shape {tuple(x.shape)}")
+        raise ValueError(f"pad_mode 'replicate' needs a pixel to repeat, got {name} of shape {tuple(x.shape)}")
 
 
 # --- schema and implementations ------------------------------------------------------------------------
@@ -260,7 +288,7 @@ def _native_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     layout, acc = reference.memory_format_of(x), reference.statistics_dtype(x.dtype)
     weight, bias = _accumulated(weight, acc), _accumulated(bias, acc)
-    y, mean, var = _empty_outputs(x, given_mean, options, layout)
+    y, mean, var = empty_outputs(x, given_mean, options)
     used_mean, used_var, statistics = mean, var, _TAKEN
     if options.norm == "none":
         statistics = _NONE
@@ -331,11 +359,10 @@ def _accumulated(vector: Tensor | None, acc: torch.dtype) -> Tensor | None:
     return None if vector is None else vector.to(acc).contiguous()
 
 
-def _empty_outputs(
-    x: Tensor, given_mean: Tensor | None, options: Options, layout: torch.memory_format
-) -> tuple[Tensor, Tensor, Tensor]:
+def empty_outputs(x: Tensor, given_mean: Tensor | None, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for y, mean and var."""
     n, c, h, w = x.shape
-    pad = options.pad
+    pad, layout = options.pad, reference.memory_format_of(x)
     y = torch.empty((n, c, h + 2 * pad, w + 2 * pad), dtype=x.dtype, device=x.device, memory_format=layout)
     if options.norm == "none" or given_mean is not None:
         stat_shape: tuple[int, ...] = (0,)
@@ -346,16 +373,10 @@ def _empty_outputs(
     return y, mean, torch.empty_like(mean)
 
 
-def _forward_fake(
-    x: Tensor, weight: Any, bias: Any, residual: Any, given_mean: Tensor | None, given_var: Any, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty_outputs(x, given_mean, Options(*rest[:-1]), reference.memory_format_of(x))
-
-
-def _backward_fake(
-    grad_y: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, *rest: Any
+def empty_gradients(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, residual_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    residual_grad = rest[-2]
+    """Memory for the gradients of x, weight, bias and residual."""
     layout = reference.memory_format_of(x)
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
     return (
@@ -364,6 +385,18 @@ def _backward_fake(
         x.new_empty(0) if bias is None else torch.empty_like(bias),
         torch.empty_like(grad_x) if residual_grad else x.new_empty(0),
     )
+
+
+def _forward_fake(
+    x: Tensor, weight: Any, bias: Any, residual: Any, given_mean: Tensor | None, given_var: Any, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return empty_outputs(x, given_mean, Options(*rest[:-1]))
+
+
+def _backward_fake(
+    grad_y: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return empty_gradients(x, weight, bias, rest[-2])
 
 
 # --- gradient and double gradient -----------------------------------------------------------------------

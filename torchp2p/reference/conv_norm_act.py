@@ -45,6 +45,13 @@ class Convolution(NamedTuple):
         """Padding that the convolution does by itself."""
         return [self.padding - self.border] * 2
 
+    def output_size(self, dim: int, size: int, kernel: int) -> int:
+        """Pixels of the output for ``size`` pixels of the input, vertical (``dim`` 0) or horizontal (1)."""
+        step, around = self.stride[dim], 2 * self.padding
+        if self.transposed:
+            return (size - 1) * step - around + kernel + self.output_padding[dim]
+        return (size + around - kernel) // step + 1
+
 
 def activation(
     x: Tensor,
@@ -61,10 +68,10 @@ def activation(
     convolution: Convolution,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the convolution reads, and the statistics that were taken for it."""
-    border, mode = convolution.border, "reflect" if convolution.border == 0 else convolution.pad_mode
     return norm_act_reference.norm_act(
-        x, in_weight, in_bias, residual, mean, var, norm, eps, act, slope, border, mode, stat_groups
-    )
+        x, in_weight, in_bias, residual, mean, var, norm, eps, act, slope, convolution.border, convolution.pad_mode,
+        stat_groups,
+    )  # fmt: skip
 
 
 def conv_norm_act(
@@ -93,21 +100,22 @@ def conv_norm_act(
 
 def convolve(h: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution) -> Tensor:
     """The convolution itself."""
-    return torch.ops.aten.convolution(  # type: ignore[no-any-return]
+    return torch.convolution(
         h, weight, bias, conv.stride, conv.own_padding, [1, 1], conv.transposed, conv.output_padding, 1
     )
 
 
 def convolve_backward(
-    grad: Tensor, h: Tensor, weight: Tensor, has_bias: bool, conv: Convolution, needs: tuple[bool, bool, bool]
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients of h, weight and bias; None where not needed."""
+    grad: Tensor, h: Tensor, weight: Tensor, conv: Convolution, needs: tuple[bool, bool, bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of h, weight and bias; empty where not needed. Of h, only the weight's gradient reads the values."""
     outputs = weight.shape[1] if conv.transposed else weight.shape[0]
-    gradients: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(
-        grad, h, weight, [outputs] if has_bias else None, conv.stride, conv.own_padding, [1, 1], conv.transposed,
-        conv.output_padding, 1, list(needs),
+    gradients: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
+        grad, h, weight, [outputs], conv.stride, conv.own_padding, [1, 1], conv.transposed, conv.output_padding, 1,
+        needs,
     )  # fmt: skip
-    return gradients
+    of_h, of_weight, of_bias = (grad.new_empty(0) if found is None else found for found in gradients)
+    return of_h, of_weight, of_bias
 
 
 def conv_norm_act_backward(
@@ -124,29 +132,25 @@ def conv_norm_act_backward(
     slope: float,
     stat_groups: int,
     weight: Tensor,
-    has_bias: bool,
     *rest: object,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, in_weight, in_bias, residual, weight and bias; those that do not exist are empty.
 
-    ``rest`` is the convolution, whether x and the rest before the convolution need gradients, and whether the
-    residual does. Statistics are the ones used; (G, C) move with x, (C,) do not.
+    ``rest`` is the convolution, and whether there are gradients to find: of what comes before the convolution, and
+    there of the residual, of the weight, and of the bias. Statistics are the ones used; (G, C) move with x, (C,) do
+    not.
     """
-    *convolution, input_grad, residual_grad = rest
+    *convolution, input_grad, residual_grad, weight_grad, bias_grad = rest
     conv = Convolution(*convolution)  # type: ignore[arg-type]
     moving = mean is not None and mean.dim() == 2
     given = (None, None) if moving else (mean, var)  # taken again, so that differentiating once more sees them move
     h, _, _ = activation(x, in_weight, in_bias, residual, *given, norm, eps, act, slope, stat_groups, conv)
-    empty = x.new_empty(0)
-    grad_h, grad_weight, grad_bias = convolve_backward(
-        grad, h, weight, has_bias, conv, (bool(input_grad), True, has_bias)
-    )
-    assert grad_weight is not None
-    before = (empty, empty, empty, empty)
-    if grad_h is not None:
-        border, mode = conv.border, "reflect" if conv.border == 0 else conv.pad_mode
-        before = norm_act_reference.norm_act_backward(
-            grad_h, x, in_weight, in_bias, residual, mean, var, norm, eps, act, slope, border, mode, stat_groups,
-            bool(residual_grad),
+    needs = (bool(input_grad), bool(weight_grad), bool(bias_grad))
+    grad_h, *grads_after = convolve_backward(grad, h, weight, conv, needs)
+    grads_before = (x.new_empty(0),) * 4
+    if input_grad:
+        grads_before = norm_act_reference.norm_act_backward(
+            grad_h, x, in_weight, in_bias, residual, mean, var, norm, eps, act, slope, conv.border, conv.pad_mode,
+            stat_groups, bool(residual_grad),
         )  # fmt: skip
-    return (*before, grad_weight, empty if grad_bias is None else grad_bias)
+    return (*grads_before, *grads_after)  # type: ignore[return-value]
