@@ -33,15 +33,16 @@ class Case:
     shape: tuple[int, int, int, int] = (2, 3, 9, 11)
     slope: float = 0.2
     eps: float = 1e-5
+    stat_groups: int = 1
 
     def __str__(self) -> str:
         words = [word for word in ("affine", "residual", "given") if getattr(self, word)]
         return "-".join([self.norm, self.act, f"{self.pad_mode}{self.pad}", *words])
 
     @property
-    def options(self) -> tuple[str, float, str, float, int, str]:
-        """As the registered operators and the reference take them."""
-        return (self.norm, self.eps, self.act, self.slope, self.pad, self.pad_mode)
+    def options(self) -> tuple[str, float, str, float, int, str, int]:
+        """What the reference and the registered operators take after the tensors."""
+        return (self.norm, self.eps, self.act, self.slope, self.pad, self.pad_mode, self.stat_groups)
 
     @property
     def takes_statistics(self) -> bool:
@@ -119,7 +120,7 @@ def ours(case: Case, inputs: Inputs, backend: str | None = None) -> Results:
         return norm_act(
             x, weight, bias, norm=case.norm, running_mean=mean, running_var=var, training=not case.given,
             eps=case.eps, act=case.act, slope=case.slope, residual=residual, pad=case.pad,
-            pad_mode=case.pad_mode, backend=backend,
+            pad_mode=case.pad_mode, stat_groups=case.stat_groups, backend=backend,
         )  # fmt: skip
 
     return results_of(forward, inputs)
@@ -174,11 +175,10 @@ def oracle(case: Case, inputs: Inputs) -> Oracle:
     given = (mean, var)
     y, *own = reference.norm_act(x, weight, bias, residual, mean, var, *case.options)
     mean, var = own if case.takes_statistics else given
-    *grads, grad_z = reference.norm_act_backward(
-        grad_y, x, weight, bias, residual, mean, var, case.takes_statistics, *case.options, True
-    )
+    *grads, grad_z = reference.norm_act_backward(grad_y, x, weight, bias, residual, mean, var, *case.options, True)
     there = zip(INPUTS, (x, weight, bias, residual), (*grads, grad_z), strict=True)
-    normalised, *_ = reference.norm_act(x, None, None, None, *given, case.norm, case.eps, "none", 0.0, 0, "zeros")
+    only_norm = replace(case, act="none", pad=0).options
+    normalised, *_ = reference.norm_act(x, None, None, None, *given, *only_norm)
     return Oracle(
         {"y": y} | {f"grad_{name}": grad for name, tensor, grad in there if tensor is not None},
         {

@@ -55,7 +55,7 @@ def test_the_backward_operator_is_registered_as_torch_wants_it(dtype, layout, ca
                 tensor.requires_grad_()
     op = torch.ops.torchp2p.norm_act_backward.default
     tensors = (inputs.grad_y, x, weight, bias, residual, mean, var)
-    torch.library.opcheck(op, (*tensors, case.takes_statistics, *case.options, case.residual, backend))
+    torch.library.opcheck(op, (*tensors, *case.options, case.residual, backend))
 
 
 def test_results_have_memory_of_their_own_even_where_there_is_nothing_to_do(backend, device):

@@ -13,7 +13,7 @@ Strides strides(const py::tuple& t) {
   return {s[0], s[1], s[2], s[3]};
 }
 
-NormActShape shape(const py::tuple& x_shape, int dtype, int norm, bool own_statistics, double eps, int act,
+NormActShape shape(const py::tuple& x_shape, int dtype, int statistics, std::int64_t stat_groups, double eps, int act,
                    double slope, std::int64_t pad, int pad_mode, bool channels_last) {
   const auto s = four(x_shape);
   return {s[0],
@@ -21,8 +21,8 @@ NormActShape shape(const py::tuple& x_shape, int dtype, int norm, bool own_stati
           s[2],
           s[3],
           static_cast<DType>(dtype),
-          static_cast<Norm>(norm),
-          own_statistics,
+          static_cast<Statistics>(statistics),
+          stat_groups,
           eps,
           static_cast<Activation>(act),
           slope,
@@ -33,10 +33,10 @@ NormActShape shape(const py::tuple& x_shape, int dtype, int norm, bool own_stati
 
 int forward(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t residual, std::uintptr_t y,
             std::uintptr_t mean, std::uintptr_t var, const py::tuple& x_shape, const py::tuple& x_stride,
-            const py::tuple& residual_stride, int dtype, int norm, bool own_statistics, double eps, int act,
+            const py::tuple& residual_stride, int dtype, int statistics, std::int64_t stat_groups, double eps, int act,
             double slope, std::int64_t pad, int pad_mode, bool channels_last) {
   const NormActForward params{
-      shape(x_shape, dtype, norm, own_statistics, eps, act, slope, pad, pad_mode, channels_last),
+      shape(x_shape, dtype, statistics, stat_groups, eps, act, slope, pad, pad_mode, channels_last),
       pointer<const void>(x),
       pointer<const void>(weight),
       pointer<const void>(bias),
@@ -54,10 +54,10 @@ int backward(std::uintptr_t grad_y, std::uintptr_t x, std::uintptr_t weight, std
              std::uintptr_t residual, std::uintptr_t mean, std::uintptr_t var, std::uintptr_t grad_x,
              std::uintptr_t grad_weight, std::uintptr_t grad_bias, std::uintptr_t grad_residual,
              const py::tuple& x_shape, const py::tuple& grad_y_stride, const py::tuple& x_stride,
-             const py::tuple& residual_stride, int dtype, int norm, bool own_statistics, double eps, int act,
+             const py::tuple& residual_stride, int dtype, int statistics, std::int64_t stat_groups, double eps, int act,
              double slope, std::int64_t pad, int pad_mode, bool channels_last) {
   const NormActBackward params{
-      shape(x_shape, dtype, norm, own_statistics, eps, act, slope, pad, pad_mode, channels_last),
+      shape(x_shape, dtype, statistics, stat_groups, eps, act, slope, pad, pad_mode, channels_last),
       pointer<const void>(grad_y),
       pointer<const void>(x),
       pointer<const void>(weight),

@@ -84,11 +84,9 @@ template <class T, bool kUniform> class KernelBase {
   Sums<A, kUniform> sums(int thread) const { return {sums_.piece(thread), period_, plan_.cell}; }
 
   // The channel at index k of a unit's channels, and its place among the statistics.
-  std::int64_t channel(std::int64_t unit, std::int64_t k) const {
-    return plan_.channels_last ? k : (plan_.batch ? unit : unit % plan_.c);
-  }
+  std::int64_t channel(std::int64_t unit, std::int64_t k) const { return plan_.channels_last ? k : unit % plan_.c; }
   std::int64_t statistic(std::int64_t unit, std::int64_t k) const {
-    if (!shape_.own_statistics || plan_.batch) return channel(unit, k);
+    if (shape_.statistics == Statistics::kGiven) return channel(unit, k);
     return plan_.channels_last ? unit * plan_.c + k : unit;
   }
 
@@ -107,7 +105,7 @@ template <class T, bool kUniform> class KernelBase {
   }
 
   void set_statistic(std::int64_t i, double mean, double variance, const Coefficients<A>& k) const {
-    const bool none = shape_.norm == Norm::kNone;
+    const bool none = shape_.statistics == Statistics::kNone;
     k.mean[i] = none ? A(0) : static_cast<A>(mean);
     k.rstd[i] = none ? A(1) : static_cast<A>(1 / std::sqrt(variance + shape_.eps));
   }
@@ -143,7 +141,7 @@ template <class T, bool kUniform> class Forward : public KernelBase<T, kUniform>
         packed_residual_(plan.threads, residual_.buffer_size()) {}
 
   bool ok() const { return Base::ok() && packed_x_.ok() && packed_residual_.ok(); }
-  bool reduces() const { return this->shape_.own_statistics; }
+  bool reduces() const { return this->shape_.statistics == Statistics::kTaken; }
   void begin(std::int64_t, std::int64_t slot) { this->clear(this->totals_.piece(slot)); }
 
   // partial: mean, then M2, of every channel over the chunk.
@@ -178,7 +176,7 @@ template <class T, bool kUniform> class Forward : public KernelBase<T, kUniform>
     A *mean = static_cast<A*>(p_.mean), *var = static_cast<A*>(p_.var);
     for (std::int64_t i = 0; i < this->plan_.cell; ++i) {
       const std::int64_t s = this->statistic(unit, i);
-      if (this->shape_.own_statistics) {
+      if (reduces()) {
         const double variance = total[i + this->plan_.cell] / this->values_per_unit();
         mean[s] = static_cast<A>(total[i]);
         var[s] = static_cast<A>(variance);
@@ -308,7 +306,8 @@ template <class T, bool kUniform> class Backward : public KernelBase<T, kUniform
     return Base::ok() && packed_grad_.ok() && packed_x_.ok() && packed_residual_.ok() && folded_.ok() &&
            unit_sums_.ok();
   }
-  bool reduces() const { return this->shape_.own_statistics || p_.grad_weight || p_.grad_bias; }
+  bool moves() const { return this->shape_.statistics == Statistics::kOwn; }  // the statistics, with x
+  bool reduces() const { return moves() || p_.grad_weight || p_.grad_bias; }
 
   void begin(std::int64_t unit, std::int64_t slot) {
     this->clear(this->totals_.piece(slot));
@@ -364,7 +363,7 @@ template <class T, bool kUniform> class Backward : public KernelBase<T, kUniform
     const std::int64_t cell = this->plan_.cell;
     const Coefficients<A> k = this->coefficients(slot);
     const double* total = this->totals_.piece(slot);
-    const double share = this->shape_.own_statistics ? 1 / this->values_per_unit() : 0;
+    const double share = moves() ? 1 / this->values_per_unit() : 0;
     for (std::int64_t i = 0; i < cell; ++i) {
       k.mean_g[i] = static_cast<A>(total[i] * share);
       k.mean_gx[i] = static_cast<A>(total[i + cell] * share);
@@ -469,7 +468,7 @@ template <class T, bool kUniform> class Backward : public KernelBase<T, kUniform
     const Coefficient<A, kUniform> mean(k.mean), rstd(k.rstd), weight(k.weight), bias(k.bias), mean_g(k.mean_g),
         mean_gx(k.mean_gx), factor(k.factor);
     const Vec<A> slope = broadcast(static_cast<A>(this->shape_.slope));
-    const bool moving = this->shape_.own_statistics;
+    const bool moving = moves();
     sweep<A, kUniform>(length, this->period_, [&](std::int64_t i, std::int64_t j, auto extent) {
       const Vec<A> xhat = (get(x + i, extent, Vec<A>{}) - mean.at(j)) * rstd.at(j);
       Vec<A> z = xhat * weight.at(j) + bias.at(j);
@@ -500,7 +499,8 @@ template <class T, bool kUniform> class Backward : public KernelBase<T, kUniform
 bool valid(const NormActShape& s) {
   const bool sizes = s.n > 0 && s.c > 0 && s.h > 0 && s.w > 0 && s.pad >= 0;
   const bool reflects = s.pad_mode != PadMode::kReflect || (s.pad < s.h && s.pad < s.w) || s.pad == 0;
-  return sizes && reflects && !(s.own_statistics && s.norm == Norm::kNone);
+  const bool groups = s.stat_groups > 0 && s.n % s.stat_groups == 0;
+  return sizes && reflects && groups;
 }
 
 template <template <class, bool> class Kernel, class T, bool kUniform, class Params>

@@ -1,8 +1,8 @@
 // How the work of norm_act is cut, the same for forward and backward and for both layouts.
 //
 // A "flat row" is one image row as it lies in memory: W values (NCHW, one channel) or W*C (NHWC).
-// A "unit" is what shares statistics: NCHW a plane (instance) or one channel of all samples (batch);
-// NHWC a sample (instance) or the whole tensor (batch). A unit is cut into chunks of rows, by its shape
+// A "unit" is what shares statistics: a group of samples (one for instance norm, all for batch norm), in NCHW
+// one channel of it. A unit is cut into chunks of rows, by its shape
 // alone, so partial sums and their order, hence every bit of the result, do not depend on the threads.
 #pragma once
 
@@ -16,20 +16,21 @@ namespace TORCHP2P_ISA {
 
 struct Plan {
   std::int64_t n, c, h, w, pad;
-  bool channels_last, batch;
-  std::int64_t cell;            // values per pixel of a flat row: the channels told apart within a unit
-  std::int64_t row;             // values per flat row
-  std::int64_t units, samples;  // samples per unit
+  bool channels_last;
+  std::int64_t cell;             // values per pixel of a flat row: the channels told apart within a unit
+  std::int64_t row;              // values per flat row
+  std::int64_t groups, samples;  // groups that share statistics, and samples in each
+  std::int64_t units;
   std::int64_t chunk_rows, chunks_per_sample;
   int threads;
 
   explicit Plan(const NormActShape& s)
-      : n(s.n), c(s.c), h(s.h), w(s.w), pad(s.pad), channels_last(s.channels_last), batch(s.norm == Norm::kBatch) {
+      : n(s.n), c(s.c), h(s.h), w(s.w), pad(s.pad), channels_last(s.channels_last), groups(s.stat_groups),
+        samples(s.n / s.stat_groups) {
     constexpr std::int64_t kChunkValues = 32768;
     cell = channels_last ? c : 1;
     row = w * cell;
-    units = channels_last ? (batch ? 1 : n) : (batch ? c : n * c);
-    samples = batch ? n : 1;
+    units = channels_last ? groups : groups * c;
     chunk_rows = row < kChunkValues ? kChunkValues / row : 1;
     if (chunk_rows > h) chunk_rows = h;
     chunks_per_sample = (h + chunk_rows - 1) / chunk_rows;
@@ -49,8 +50,8 @@ struct Plan {
   Chunk chunk(std::int64_t unit, std::int64_t index) const {
     const std::int64_t sample = index / chunks_per_sample, part = index % chunks_per_sample;
     Chunk k;
-    k.n = batch ? sample : (channels_last ? unit : unit / c);
-    k.c = channels_last ? 0 : (batch ? unit : unit % c);
+    k.n = (channels_last ? unit : unit / c) * samples + sample;
+    k.c = channels_last ? 0 : unit % c;
     k.row_begin = part * chunk_rows;
     k.row_end = k.row_begin + chunk_rows < h ? k.row_begin + chunk_rows : h;
     return k;

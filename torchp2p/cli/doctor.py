@@ -16,7 +16,7 @@ from torchp2p.cli.parsing import make_parser, parse
 from torchp2p.ops import _native
 from torchp2p.ops._dispatch import BACKENDS, first_available, why_not
 
-OPS = tuple(name for name in torchp2p.ops.__all__ if name not in ("BackendUnavailableError", "backend"))
+OPS = tuple(name for name in torchp2p.ops.__all__ if name.islower() and name != "backend")
 _OPTIONAL = {
     "triton": "triton",
     "scikit-image": "color",

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from torchp2p.nn import NormAct
+from torchp2p.nn.conv_norm_act import chained
 
 NORMS = ("batch", "instance", "none")
 PADDING_TYPES = ("reflect", "replicate", "zero")
@@ -85,44 +87,29 @@ class ResidualBlock(nn.Module):
         require_choice("padding_type", padding_type, PADDING_TYPES)
         super().__init__()
         zero = padding_type == "zero"
+        self.pad_mode = "zeros" if zero else padding_type
 
         def conv() -> nn.Conv2d:
             return nn.Conv2d(channels, channels, 3, padding=1 if zero else 0, bias=bias)
 
-        def pad() -> nn.Module:
-            return nn.ReflectionPad2d(1) if padding_type == "reflect" else nn.ReplicationPad2d(1)
-
-        # Dropout comes before the second pad (the border must mirror what was dropped), so only a block
-        # without it can have that pad written by the norm.
-        inner_pads = not zero and not use_dropout
-        inner = NormAct(
-            channels,
-            norm=norm,
-            act="relu",
-            pad=1 if inner_pads else 0,
-            pad_mode="replicate" if padding_type == "replicate" else "reflect",
-        )
         first = 0 if zero else 1
         second = (3 if zero else 5) + (1 if use_dropout else 0)
-
-        layers: dict[str, nn.Module] = {}
-        if not zero:
-            layers["0"] = pad()
-        layers[f"{first}"] = conv()
-        layers[f"{first + 1}"] = inner
+        layers: dict[str, nn.Module] = {
+            f"{first}": conv(),
+            f"{first + 1}": NormAct(channels, norm=norm, act="relu"),
+        }
         if use_dropout:
             layers[f"{first + 3}"] = nn.Dropout(DROPOUT)
-            if not zero:
-                layers[f"{second - 1}"] = pad()
         layers[f"{second}"] = conv()
         layers[f"{second + 1}"] = NormAct(channels, norm=norm, act="none")
         self.conv_block = sequential(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the block; the last norm adds x in the same pass."""
-        *layers, last = self.conv_block
-        h = x
-        for layer in layers:
+        """Run the block as a chain: each convolution pads for itself, the last norm adds x in the same pass."""
+        conv1, norm1, *dropout, conv2, norm2 = list[Any](self.conv_block)
+        # Dropout comes before the second pad (the border must mirror what was dropped), so it needs the
+        # activation; without it the activation is made on the way into the second convolution.
+        h: Any = chained(conv1, norm1, x, pad_mode=self.pad_mode, padding=1, defer=not dropout)
+        for layer in dropout:
             h = layer(h)
-        result: Tensor = last(h, residual=x)
-        return result
+        return cast(Tensor, chained(conv2, norm2, h, x, pad_mode=self.pad_mode, padding=1))

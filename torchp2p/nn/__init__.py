@@ -1,7 +1,8 @@
 """Torch modules over the ops, with the parameter names of the torch modules they replace."""
 
+from torchp2p.nn.conv_norm_act import ConvNormAct, ConvTransposeNormAct
 from torchp2p.nn.feature_matching_loss import FeatureMatchingLoss
 from torchp2p.nn.gan_loss import GANLoss
 from torchp2p.nn.norm_act import NormAct
 
-__all__ = ["FeatureMatchingLoss", "GANLoss", "NormAct"]
+__all__ = ["ConvNormAct", "ConvTransposeNormAct", "FeatureMatchingLoss", "GANLoss", "NormAct"]

@@ -92,27 +92,27 @@ class NormAct(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """(N, C, H, W) to (N, C, H + 2 pad, W + 2 pad)."""
+        return ops.norm_act(x, residual=residual, pad=self.pad, pad_mode=self.pad_mode, **self.begin())
+
+    def begin(self) -> dict[str, Any]:
+        """Count the batch, in training with running statistics, and return what the op is told about the norm."""
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 momentum = 1.0 / float(self.num_batches_tracked)
-        return ops.norm_act(
-            x,
-            self.weight,
-            self.bias,
-            norm=self.norm,
-            running_mean=self.running_mean,
-            running_var=self.running_var,
-            training=self.training,
-            momentum=momentum,
-            eps=self.eps,
-            act=self.act,
-            slope=self.slope,
-            residual=residual,
-            pad=self.pad,
-            pad_mode=self.pad_mode,
-        )
+        return {
+            "weight": self.weight,
+            "bias": self.bias,
+            "norm": self.norm,
+            "running_mean": self.running_mean,
+            "running_var": self.running_var,
+            "training": self.training,
+            "momentum": momentum,
+            "eps": self.eps,
+            "act": self.act,
+            "slope": self.slope,
+        }
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any

@@ -1,8 +1,17 @@
 """The public functions, one file an op: check the arguments, choose a backend, call the registered op."""
 
 from torchp2p.ops._dispatch import BackendUnavailableError, backend
+from torchp2p.ops.conv_norm_act import Deferred, conv_norm_act
 from torchp2p.ops.feature_matching_loss import feature_matching_loss
 from torchp2p.ops.gan_loss import gan_loss
 from torchp2p.ops.norm_act import norm_act
 
-__all__ = ["BackendUnavailableError", "backend", "feature_matching_loss", "gan_loss", "norm_act"]
+__all__ = [
+    "BackendUnavailableError",
+    "Deferred",
+    "backend",
+    "conv_norm_act",
+    "feature_matching_loss",
+    "gan_loss",
+    "norm_act",
+]

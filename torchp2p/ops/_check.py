@@ -37,7 +37,7 @@ def same_device(name: str, value: Tensor, x: Tensor, of: str = "x") -> None:
         raise ValueError(f"{name} must be on the device of {of} ({x.device}), got {value.device}")
 
 
-def per_channel(name: str, value: Any, x: Tensor) -> None:
+def per_channel(name: str, value: Any, x: Tensor, of: str = "x") -> None:
     """Raise unless ``value`` is None or a (C,) vector of the dtype of ``x`` or float32, on its device."""
     if value is None:
         return
@@ -45,11 +45,11 @@ def per_channel(name: str, value: Any, x: Tensor) -> None:
         raise TypeError(f"{name} must be a Tensor or None, got {type(value).__name__}")
     if value.dim() != 1 or value.shape[0] != x.shape[1]:
         raise ValueError(
-            f"{name} must have shape ({x.shape[1]},), one value per channel of x, got {tuple(value.shape)}"
+            f"{name} must have shape ({x.shape[1]},), one value per channel of {of}, got {tuple(value.shape)}"
         )
     if value.dtype != x.dtype and value.dtype != torch.float32:
-        raise TypeError(f"{name} must be {x.dtype} like x or torch.float32, got {value.dtype}")
-    same_device(name, value, x)
+        raise TypeError(f"{name} must be {x.dtype} like {of} or torch.float32, got {value.dtype}")
+    same_device(name, value, x, of)
 
 
 def same_as(name: str, value: Any, x: Tensor, of: str = "x") -> None:
@@ -60,6 +60,13 @@ def same_as(name: str, value: Any, x: Tensor, of: str = "x") -> None:
         raise TypeError(f"{name} must be a Tensor or None, got {type(value).__name__}")
     if value.shape != x.shape:
         raise ValueError(f"{name} must have the shape of {of} {tuple(x.shape)}, got {tuple(value.shape)}")
+    same_kind(name, value, x, of)
+
+
+def same_kind(name: str, value: Any, x: Tensor, of: str = "x") -> None:
+    """Raise unless ``value`` is a tensor of the dtype and device of ``x``."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
     if value.dtype != x.dtype:
         raise TypeError(f"{name} must be {x.dtype} like {of}, got {value.dtype}")
     same_device(name, value, x, of)

@@ -6,7 +6,8 @@ nothing else. Source: spec sections 2.1, 2.4, 2.5 (the layers), 11.2 R10 and R11
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +22,6 @@ ACTIVATIONS = ("leaky_relu", "relu", "none", "tanh")
 PAD_MODES = ("reflect", "replicate", "zeros")
 
 # Codes of csrc/include/torchp2p/norm_act.h.
-_NORM_CODES = {name: code for code, name in enumerate(NORMS)}
 _ACT_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
 _PAD_CODES = {name: code for code, name in enumerate(PAD_MODES)}
 
@@ -42,6 +42,7 @@ def norm_act(
     residual: Tensor | None = None,
     pad: int = 0,
     pad_mode: str = "reflect",
+    stat_groups: int = 1,
     backend: str | None = None,
 ) -> Tensor:
     """Compute ``pad(act(norm(x) * weight + bias + residual))`` in one fused operation.
@@ -59,6 +60,9 @@ def norm_act(
         residual: shape and dtype of x, added before the activation.
         pad: border in pixels on every side, filled as ``pad_mode`` says: ``reflect`` (needs pad < H and
             pad < W), ``replicate`` or ``zeros``.
+        stat_groups: with batch norm, the number of equal groups of consecutive samples that have statistics of
+            their own, as if each were a batch (real and fake images in one batch, say); running statistics
+            are updated group by group.
         backend: ``native``, ``triton``, ``compile``, ``reference``, or None for the first that can run.
 
     Returns:
@@ -72,73 +76,117 @@ def norm_act(
             per channel to take statistics of.
         BackendUnavailableError: the backend asked for cannot run; the message says why.
     """
-    _check_arguments(x, weight, bias, norm, running_mean, running_var, training, act, residual, pad, pad_mode)
-    if norm == "none" or training or running_mean is None:
-        given_mean = given_var = None
-    else:
-        given_mean, given_var = running_mean, running_var
-    chosen = choose("norm_act", x, backend)
+    options = Options(norm, eps, act, slope, pad, pad_mode, stat_groups)
+    check_arguments(x, weight, bias, residual, running_mean, running_var, training, options)
+    return apply(x, weight, bias, residual, running_mean, running_var, training, momentum, options, backend)
+
+
+def apply(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    options: Options,
+    backend: str | None,
+) -> Tensor:
+    """norm_act of arguments that have been checked."""
+    given = given_statistics(options.norm, running_mean, running_var, training)
     y, mean, var = torch.ops.torchp2p.norm_act(
-        x, weight, bias, residual, given_mean, given_var, norm, eps, act, slope, pad, pad_mode, chosen
+        x, weight, bias, residual, *given, *options, choose("norm_act", x, backend)
     )
-    if running_mean is not None and running_var is not None and training and norm != "none":
-        _update_running(x, norm, mean, var, running_mean, running_var, momentum)
+    if training and options.norm != "none":
+        update_running(x, options.norm, mean, var, running_mean, running_var, momentum)
     result: Tensor = y
     return result
 
 
-def _update_running(
+def given_statistics(
+    norm: str, running_mean: Tensor | None, running_var: Tensor | None, training: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """The statistics to normalise with, or None for those of x itself."""
+    return (None, None) if norm == "none" or training else (running_mean, running_var)
+
+
+def update_running(
     x: Tensor,
     norm: str,
     mean: Tensor,
     var: Tensor,
-    running_mean: Tensor,
-    running_var: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
     momentum: float,
 ) -> None:
-    if x.numel() == 0:  # it says nothing about the statistics
+    """Running statistics, if there are any, after a batch with statistics ``mean`` and ``var`` (G, C), by groups."""
+    if running_mean is None or running_var is None or x.numel() == 0:  # no values say nothing about the statistics
         return
     with torch.no_grad():
-        count = x.shape[2] * x.shape[3] * (x.shape[0] if norm == "batch" else 1)
+        count = x.shape[2] * x.shape[3] * x.shape[0] // len(mean)
         if norm == "instance":
-            mean, var = mean.mean(0), var.mean(0)
-        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-        running_var.lerp_(var.to(running_var.dtype) * (count / max(count - 1, 1)), momentum)
+            mean, var = mean.mean(0, keepdim=True), var.mean(0, keepdim=True)
+        for group_mean, group_var in zip(mean.to(running_mean.dtype), var.to(running_var.dtype), strict=True):
+            running_mean.lerp_(group_mean, momentum)
+            running_var.lerp_(group_var * (count / max(count - 1, 1)), momentum)
 
 
-def _check_arguments(
+def check_arguments(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    norm: str,
+    residual: Tensor | None,
     running_mean: Tensor | None,
     running_var: Tensor | None,
     training: bool,
-    act: str,
-    residual: Tensor | None,
-    pad: int,
-    pad_mode: str,
+    options: Options,
+    name: str = "x",
+    prefix: str = "",
 ) -> None:
-    """Everything that could make a kernel read or write where it must not, in the user's words."""
-    _check.image_batch("x", x)
+    """Everything that could make a kernel read or write where it must not, in the user's words.
+
+    The user calls x ``name``, and weight and bias by their names with ``prefix`` before them.
+    """
+    norm = options.norm
+    _check.image_batch(name, x)
     _check.one_of("norm", norm, NORMS)
-    _check.one_of("act", act, ACTIVATIONS)
-    _check.one_of("pad_mode", pad_mode, PAD_MODES)
-    _check_pad(x, pad, pad_mode)
-    _check.per_channel("weight", weight, x)
-    _check.per_channel("bias", bias, x)
+    _check.one_of("act", options.act, ACTIVATIONS)
+    _check.one_of("pad_mode", options.pad_mode, PAD_MODES)
+    _check_pad(name, x, options.pad, options.pad_mode)
+    _check.per_channel(f"{prefix}weight", weight, x, name)
+    _check.per_channel(f"{prefix}bias", bias, x, name)
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var must be given together, got only one of them")
-    _check.per_channel("running_mean", running_mean, x)
-    _check.per_channel("running_var", running_var, x)
-    _check.same_as("residual", residual, x)
+    _check.per_channel("running_mean", running_mean, x, name)
+    _check.per_channel("running_var", running_var, x, name)
+    _check.same_as("residual", residual, x, name)
+    _check_groups(name, x, norm, options.stat_groups)
     if norm != "none" and (training or running_mean is None):
-        count = x.shape[2] * x.shape[3] * (x.shape[0] if norm == "batch" else 1)
-        if count == 1:
-            raise ValueError(f"{norm} statistics need more than one value per channel, got x of shape {tuple(x.shape)}")
+        _check_values(name, x, norm, options.stat_groups)
 
 
-def _check_pad(x: Tensor, pad: int, pad_mode: str) -> None:
+def _check_groups(name: str, x: Tensor, norm: str, stat_groups: int) -> None:
+    if not isinstance(stat_groups, int):
+        raise TypeError(f"stat_groups must be an int, got {type(stat_groups).__name__}")
+    if stat_groups == 1:
+        return
+    if norm != "batch":
+        raise ValueError(f"stat_groups belongs to norm 'batch', got {stat_groups} with norm {norm!r}")
+    if stat_groups < 1 or x.shape[0] % stat_groups:
+        raise ValueError(f"stat_groups must divide the {x.shape[0]} samples of {name}, got {stat_groups}")
+
+
+def _check_values(name: str, x: Tensor, norm: str, stat_groups: int) -> None:
+    count = x.shape[2] * x.shape[3] * (x.shape[0] // stat_groups if norm == "batch" else 1)
+    if count == 1:
+        raise ValueError(
+            f"{norm} statistics need more than one value per channel, got {name} of shape {tuple(x.shape)}"
+            + (f" in {stat_groups} groups" if stat_groups > 1 else "")
+        )
+
+
+def _check_pad(name: str, x: Tensor, pad: int, pad_mode: str) -> None:
     if not isinstance(pad, int):
         raise TypeError(f"pad must be an int, got {type(pad).__name__}")
     if pad == 0:
@@ -149,51 +197,64 @@ def _check_pad(x: Tensor, pad: int, pad_mode: str) -> None:
     if pad_mode == "reflect" and (pad >= height or pad >= width):
         raise ValueError(
             f"pad must be smaller than height and width for pad_mode 'reflect', got pad={pad} "
-            f"with x of shape {tuple(x.shape)}"
+            f"with {name} of shape {tuple(x.shape)}"
         )
     if pad_mode == "replicate" and (height == 0 or width == 0):
-        raise ValueError(f"pad_mode 'replicate' needs a pixel to repeat, got x of shape {tuple(x.shape)}")
+        raise ValueError(f"pad_mode 'replicate' needs a pixel to repeat, got {name} of shape {tuple(x.shape)}")
 
 
 # --- schema and implementations ------------------------------------------------------------------------
 
 LIBRARY.define(
-    "norm_act(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, Tensor? running_mean, "
-    "Tensor? running_var, str norm, float eps, str act, float slope, int pad, str pad_mode, str backend) "
-    "-> (Tensor y, Tensor mean, Tensor var)"
+    "norm_act(Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, Tensor? given_mean, "
+    "Tensor? given_var, str norm, float eps, str act, float slope, int pad, str pad_mode, int stat_groups, "
+    "str backend) -> (Tensor y, Tensor mean, Tensor var)"
 )
 LIBRARY.define(
     "norm_act_backward(Tensor grad_y, Tensor x, Tensor? weight, Tensor? bias, Tensor? residual, "
-    "Tensor? mean, Tensor? var, bool own_statistics, str norm, float eps, str act, float slope, int pad, "
-    "str pad_mode, bool residual_grad, str backend) "
+    "Tensor? mean, Tensor? var, str norm, float eps, str act, float slope, int pad, str pad_mode, "
+    "int stat_groups, bool residual_grad, str backend) "
     "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias, Tensor grad_residual)"
 )
 
 
-def _forward(
+class Options(NamedTuple):
+    """What is the same for forward and backward, in the order of the schemas; other ops build on it."""
+
+    norm: str
+    eps: float
+    act: str
+    slope: float
+    pad: int
+    pad_mode: str
+    stat_groups: int
+
+
+# Codes of Statistics in csrc/include/torchp2p/norm_act.h.
+_NONE, _TAKEN, _OWN, _GIVEN = range(4)
+
+
+def run_forward(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    norm: str,
-    eps: float,
-    act: str,
-    slope: float,
-    pad: int,
-    pad_mode: str,
-    backend: str,
+    given_mean: Tensor | None,
+    given_var: Tensor | None,
+    *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    args = (x, weight, bias, residual, running_mean, running_var, norm, eps, act, slope, pad, pad_mode)
+    """The op below autograd: y, mean, var; ``rest`` is the fields of Options and the backend."""
+    options, backend = Options(*rest[:-1]), rest[-1]
+    tensors = (x, weight, bias, residual, given_mean, given_var)
     if backend == "native" and x.numel():
-        return _native_forward(*args)
-    function = compiled(reference.norm_act) if backend == "compile" else reference.norm_act
-    y, mean, var = with_own_memory(function(*args), args)
+        return _native_forward(*tensors, options)
+    function: Callable[..., Any] = reference.norm_act
+    function = compiled(function) if backend == "compile" else function
+    y, mean, var = with_own_memory(function(*tensors, *options), tensors)
     return y, mean, var
 
 
-def _backward(
+def run_backward(
     grad_y: Tensor,
     x: Tensor,
     weight: Tensor | None,
@@ -201,24 +262,18 @@ def _backward(
     residual: Tensor | None,
     mean: Tensor | None,
     var: Tensor | None,
-    own_statistics: bool,
-    norm: str,
-    eps: float,
-    act: str,
-    slope: float,
-    pad: int,
-    pad_mode: str,
-    residual_grad: bool,
-    backend: str,
+    *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    args = (
-        grad_y, x, weight, bias, residual, mean, var,
-        own_statistics, norm, eps, act, slope, pad, pad_mode, residual_grad,
-    )  # fmt: skip
+    """Its gradients, empty where there is nothing; ``rest`` is Options, whether the residual needs one, backend."""
+    options, residual_grad, backend = Options(*rest[:-2]), rest[-2], rest[-1]
+    tensors = (grad_y, x, weight, bias, residual, mean, var)
     if backend == "native" and x.numel():
-        return _native_backward(*args)
-    function = compiled(reference.norm_act_backward) if backend == "compile" else reference.norm_act_backward
-    grad_x, grad_weight, grad_bias, grad_residual = with_own_memory(function(*args), args)
+        return _native_backward(*tensors, options, residual_grad)
+    function: Callable[..., Any] = reference.norm_act_backward
+    function = compiled(function) if backend == "compile" else function
+    grad_x, grad_weight, grad_bias, grad_residual = with_own_memory(
+        function(*tensors, *options, residual_grad), tensors
+    )
     return grad_x, grad_weight, grad_bias, grad_residual
 
 
@@ -227,28 +282,25 @@ def _native_forward(
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    norm: str,
-    eps: float,
-    act: str,
-    slope: float,
-    pad: int,
-    pad_mode: str,
+    given_mean: Tensor | None,
+    given_var: Tensor | None,
+    options: Options,
 ) -> tuple[Tensor, Tensor, Tensor]:
     layout, acc = reference.memory_format_of(x), reference.statistics_dtype(x.dtype)
-    weight, bias = _statistics_like(weight, acc), _statistics_like(bias, acc)
-    given_mean, given_var = _statistics_like(running_mean, acc), _statistics_like(running_var, acc)
-    y, mean, var = _empty_outputs(x, running_mean, norm, pad, layout)
-    own = norm != "none" and running_mean is None
+    weight, bias = _accumulated(weight, acc), _accumulated(bias, acc)
+    y, mean, var = empty_outputs(x, given_mean, options)
+    used_mean, used_var, statistics = mean, var, _TAKEN
+    if options.norm == "none":
+        statistics = _NONE
+    elif given_mean is not None and given_var is not None:
+        used_mean, used_var = given_mean.to(acc).contiguous(), given_var.to(acc).contiguous()
+        statistics = _OWN if given_mean.dim() == 2 else _GIVEN
     _native.raise_for_status(
         _native.C.norm_act_forward(
             x.data_ptr(), _native.address(weight), _native.address(bias), _native.address(residual),
-            y.data_ptr(),
-            _native.address(mean if own else given_mean), _native.address(var if own else given_var),
+            y.data_ptr(), used_mean.data_ptr(), used_var.data_ptr(),
             x.shape, x.stride(), x.stride() if residual is None else residual.stride(),
-            _native.DTYPE_CODES[x.dtype], _NORM_CODES[norm], own, eps, _ACT_CODES[act], slope,
-            pad, _PAD_CODES[pad_mode], layout == torch.channels_last,
+            *_native_options(x, statistics, options, layout),
         ),
         "norm_act_forward", f"x of shape {tuple(x.shape)}",
     )  # fmt: skip
@@ -263,18 +315,15 @@ def _native_backward(
     residual: Tensor | None,
     mean: Tensor | None,
     var: Tensor | None,
-    own_statistics: bool,
-    norm: str,
-    eps: float,
-    act: str,
-    slope: float,
-    pad: int,
-    pad_mode: str,
+    options: Options,
     residual_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     layout, acc = reference.memory_format_of(x), reference.statistics_dtype(x.dtype)
-    used_weight, used_bias = _statistics_like(weight, acc), _statistics_like(bias, acc)
-    mean, var = _statistics_like(mean, acc), _statistics_like(var, acc)
+    used_weight, used_bias = _accumulated(weight, acc), _accumulated(bias, acc)
+    mean, var = _accumulated(mean, acc), _accumulated(var, acc)
+    statistics = _NONE
+    if options.norm != "none" and mean is not None:
+        statistics = _OWN if mean.dim() == 2 else _GIVEN
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
     grad_residual = torch.empty_like(grad_x) if residual_grad else x.new_empty(0)
     channels = x.shape[1]
@@ -287,8 +336,7 @@ def _native_backward(
             0 if weight is None else grad_weight.data_ptr(), 0 if bias is None else grad_bias.data_ptr(),
             grad_residual.data_ptr() if residual_grad else 0,
             x.shape, grad_y.stride(), x.stride(), x.stride() if residual is None else residual.stride(),
-            _native.DTYPE_CODES[x.dtype], _NORM_CODES[norm], own_statistics, eps, _ACT_CODES[act], slope,
-            pad, _PAD_CODES[pad_mode], layout == torch.channels_last,
+            *_native_options(x, statistics, options, layout),
         ),
         "norm_act_backward", f"x of shape {tuple(x.shape)}",
     )  # fmt: skip
@@ -299,51 +347,38 @@ def _native_backward(
     return grad_x, grad_weight, grad_bias, grad_residual
 
 
-def _statistics_like(vector: Tensor | None, acc: torch.dtype) -> Tensor | None:
+def _native_options(x: Tensor, statistics: int, options: Options, layout: torch.memory_format) -> tuple[Any, ...]:
+    """The arguments with which both native calls end."""
+    # Given statistics are the same for all samples: one group, whatever the norm is called.
+    groups = 1 if statistics == _GIVEN else reference.groups_of(x, options.norm, options.stat_groups)
+    return (
+        _native.DTYPE_CODES[x.dtype], statistics, groups, options.eps, _ACT_CODES[options.act], options.slope,
+        options.pad, _PAD_CODES[options.pad_mode], layout == torch.channels_last,
+    )  # fmt: skip
+
+
+def _accumulated(vector: Tensor | None, acc: torch.dtype) -> Tensor | None:
     return None if vector is None else vector.to(acc).contiguous()
 
 
-def _empty_outputs(
-    x: Tensor, running_mean: Tensor | None, norm: str, pad: int, layout: torch.memory_format
-) -> tuple[Tensor, Tensor, Tensor]:
+def empty_outputs(x: Tensor, given_mean: Tensor | None, options: Options) -> tuple[Tensor, Tensor, Tensor]:
+    """Memory for y, mean and var."""
     n, c, h, w = x.shape
+    pad, layout = options.pad, reference.memory_format_of(x)
     y = torch.empty((n, c, h + 2 * pad, w + 2 * pad), dtype=x.dtype, device=x.device, memory_format=layout)
-    if norm == "none" or running_mean is not None:
+    if options.norm == "none" or given_mean is not None:
         stat_shape: tuple[int, ...] = (0,)
     else:
-        stat_shape = (n, c) if norm == "instance" else (c,)
+        stat_shape = (reference.groups_of(x, options.norm, options.stat_groups), c)
     acc = reference.statistics_dtype(x.dtype)
     mean = torch.empty(stat_shape, dtype=acc, device=x.device)
     return y, mean, torch.empty_like(mean)
 
 
-def _forward_fake(
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    norm: str,
-    eps: float,
-    act: str,
-    slope: float,
-    pad: int,
-    pad_mode: str,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _empty_outputs(x, running_mean, norm, pad, reference.memory_format_of(x))
-
-
-def _backward_fake(
-    grad_y: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    *rest: object,
+def empty_gradients(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, residual_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    residual_grad = bool(rest[-2])
+    """Memory for the gradients of x, weight, bias and residual."""
     layout = reference.memory_format_of(x)
     grad_x = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
     return (
@@ -354,47 +389,57 @@ def _backward_fake(
     )
 
 
+def _forward_fake(
+    x: Tensor, weight: Any, bias: Any, residual: Any, given_mean: Tensor | None, given_var: Any, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return empty_outputs(x, given_mean, Options(*rest[:-1]))
+
+
+def _backward_fake(
+    grad_y: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return empty_gradients(x, weight, bias, rest[-2])
+
+
 # --- gradient and double gradient -----------------------------------------------------------------------
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, weight, bias, residual, running_mean, running_var, norm, eps, act, slope, pad, pad_mode, backend = inputs
+    x, weight, bias, residual, given_mean, given_var, *rest = inputs
     _, mean, var = output
     ctx.mark_non_differentiable(mean, var)
     ctx.set_materialize_grads(False)
-    ctx.own_statistics = norm != "none" and running_mean is None
-    if not ctx.own_statistics:
-        mean, var = running_mean, running_var
+    ctx.options, ctx.backend = Options(*rest[:-1]), rest[-1]
+    if ctx.options.norm == "none" or given_mean is not None:
+        mean, var = given_mean, given_var
     # The residual decides which side of the activation's kink a value lies on, and nothing else.
-    kept_residual = None if act == "none" else residual
+    kept_residual = None if ctx.options.act == "none" else residual
     ctx.save_for_backward(x, weight, bias, kept_residual, mean, var)
-    ctx.options = (norm, eps, act, slope, pad, pad_mode)
-    ctx.backend = backend
 
 
 def _gradient(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if grad_y is None:
-        return (None,) * 13
+        return (None,) * 14
     x, weight, bias, residual, mean, var = ctx.saved_tensors
-    _, _, act, _, pad, _ = ctx.options
     needs_residual = ctx.needs_input_grad[3]
-    passes_through = act == "none" and pad == 0  # then the residual's gradient is grad_y itself
+    # Then the residual's gradient is grad_y itself.
+    passes_through = ctx.options.act == "none" and ctx.options.pad == 0
     grad_x, grad_weight, grad_bias, grad_residual = torch.ops.torchp2p.norm_act_backward(
-        grad_y, x, weight, bias, residual, mean, var, ctx.own_statistics, *ctx.options,
-        needs_residual and not passes_through, ctx.backend,
+        grad_y, x, weight, bias, residual, mean, var, *ctx.options, needs_residual and not passes_through,
+        ctx.backend,
     )  # fmt: skip
     return (
         grad_x if ctx.needs_input_grad[0] else None,
         grad_weight if weight is not None and ctx.needs_input_grad[1] else None,
         grad_bias if bias is not None and ctx.needs_input_grad[2] else None,
         (grad_y if passes_through else grad_residual) if needs_residual else None,
-        *(None,) * 9,
+        *(None,) * 10,
     )
 
 
 def _setup_context_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs[:7])
-    ctx.options = inputs[7:15]
+    ctx.options = inputs[7:15]  # with residual_grad
 
 
 def _double_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -410,5 +455,5 @@ def _double_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ..
     return (*differentiate(gradients, inputs, ctx.needs_input_grad[:5], grads), *(None,) * 11)
 
 
-register("norm_act", _forward, _forward_fake, _setup_context, _gradient)
-register("norm_act_backward", _backward, _backward_fake, _setup_context_backward, _double_gradient)
+register("norm_act", run_forward, _forward_fake, _setup_context, _gradient)
+register("norm_act_backward", run_backward, _backward_fake, _setup_context_backward, _double_gradient)

@@ -4,8 +4,9 @@ The forward is written as the formula reads; the backward is the explicit adjoin
 differentiable pieces, so it also serves as the double backward of every faster backend.
 
 Shapes: x, residual (N, C, H, W); y, grad_y (N, C, H + 2 pad, W + 2 pad); weight, bias (C,);
-mean, var (N, C) for instance statistics over H*W, (C,) for batch statistics over N*H*W or for given
-running statistics. Source: spec sections 2.1, 2.4, 11.2 (R10, R11).
+mean, var (G, C): G groups of N / G consecutive samples share statistics (G = N is instance norm, G = 1 batch norm),
+or (C,) for given ones that do not move with x, such as running statistics.
+Source: spec sections 2.1, 2.4, 11.2 (R10, R11).
 """
 
 from __future__ import annotations
@@ -35,34 +36,32 @@ def norm_act(
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
     norm: str,
     eps: float,
     act: str,
     slope: float,
     pad: int,
     pad_mode: str,
+    stat_groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y = pad(act(norm(x) * weight + bias + residual)), with the mean and biased variance that were taken.
 
-    ``running_mean``/``running_var``, when given, replace the statistics of x; mean and var are then empty,
-    as they are for ``norm="none"``.
+    Statistics that are given, (C,) or (G, C), are used instead of being taken; those returned are then empty, as
+    they are for ``norm="none"``.
     """
     acc = statistics_dtype(x.dtype)
     h = x.to(acc)
-    mean = var = h.new_empty(0)
+    taken_mean = taken_var = h.new_empty(0)
     if norm != "none":
-        if running_mean is not None and running_var is not None:
-            used_mean, used_var = running_mean.to(acc), running_var.to(acc)
-        else:
-            dims = (2, 3) if norm == "instance" else (0, 2, 3)
-            mean, var = mean_and_variance(h, dims)
-            used_mean, used_var = mean, var
-        h = (h - _per_channel(used_mean)) * torch.rsqrt(_per_channel(used_var) + eps)
+        if mean is None or var is None:
+            mean, var = taken_mean, taken_var = mean_and_variance(h, groups_of(x, norm, stat_groups))
+        h = (h - _per_sample(mean.to(acc), h)) * torch.rsqrt(_per_sample(var.to(acc), h) + eps)
     z = _affine(h, weight, bias, residual)
     y = _activate(z, act, slope).to(x.dtype)
-    return _extend(y, pad, pad_mode).contiguous(memory_format=memory_format_of(x)), mean, var
+    y = _extend(y, pad, pad_mode).contiguous(memory_format=memory_format_of(x))
+    return y, taken_mean, taken_var
 
 
 def norm_act_backward(
@@ -73,32 +72,31 @@ def norm_act_backward(
     residual: Tensor | None,
     mean: Tensor | None,
     var: Tensor | None,
-    own_statistics: bool,
     norm: str,
     eps: float,
     act: str,
     slope: float,
     pad: int,
     pad_mode: str,
+    stat_groups: int,
     residual_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias and residual; those that do not exist are empty.
 
-    With ``own_statistics`` the statistics are those of x itself, and are taken again from x here, so that
-    differentiating this function once more sees them move with x.
+    Statistics of shape (G, C) are those of x itself, and are taken again from x here, so that differentiating
+    this function once more sees them move with x; those of shape (C,) are constants.
     """
     acc = statistics_dtype(x.dtype)
     grad = _fold(grad_y.to(acc), pad, pad_mode)
     h = x.to(acc)
-    dims = (2, 3) if norm == "instance" else (0, 2, 3)
+    groups = groups_of(x, norm, stat_groups)
+    moving = mean is not None and mean.dim() == 2
     rstd: Tensor | None = None
-    if norm != "none":
-        if own_statistics:
-            mean, var = mean_and_variance(h, dims)
-        assert mean is not None
-        assert var is not None
-        rstd = torch.rsqrt(_per_channel(var.to(acc)) + eps)
-        h = (h - _per_channel(mean.to(acc))) * rstd
+    if norm != "none" and mean is not None and var is not None:
+        if moving:
+            mean, var = mean_and_variance(h, groups)
+        rstd = torch.rsqrt(_per_sample(var.to(acc), h) + eps)
+        h = (h - _per_sample(mean.to(acc), h)) * rstd
     z = _affine(h, weight, bias, residual)
     grad_z = grad * _activation_slope(z, act, slope)
 
@@ -110,9 +108,9 @@ def norm_act_backward(
     grad_h = grad_z * weight.to(acc).view(1, -1, 1, 1) if weight is not None else grad_z
     if rstd is None:
         grad_x = grad_h
-    elif own_statistics:
-        centred = grad_h - grad_h.mean(dims, keepdim=True) - h * (grad_h * h).mean(dims, keepdim=True)
-        grad_x = centred * rstd
+    elif moving:
+        mean_g, mean_gx = _group_mean(grad_h, groups), _group_mean(grad_h * h, groups)
+        grad_x = (grad_h - _per_sample(mean_g, h) - h * _per_sample(mean_gx, h)) * rstd
     else:
         grad_x = grad_h * rstd
     layout = memory_format_of(x)
@@ -122,22 +120,30 @@ def norm_act_backward(
     return grad_x, grad_weight, grad_bias, grad_residual
 
 
-def mean_and_variance(h: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance over ``dims``, in two passes (zeros for a reduction over nothing)."""
-    count = 1
-    for d in dims:
-        count *= h.shape[d]
-    if count == 0:
-        shape = [s for d, s in enumerate(h.shape) if d not in dims]
-        return h.new_zeros(shape), h.new_zeros(shape)
-    mean = h.mean(dims, keepdim=True)
-    var = (h - mean).square().mean(dims)
-    return mean.squeeze(dims), var
+def groups_of(x: Tensor, norm: str, stat_groups: int) -> int:
+    """How many groups of samples have statistics of their own."""
+    return x.shape[0] if norm == "instance" else stat_groups
 
 
-def _per_channel(stat: Tensor) -> Tensor:
-    """(N, C) or (C,) made to broadcast over (N, C, H, W)."""
-    return stat.view(*stat.shape, 1, 1) if stat.dim() == 2 else stat.view(1, -1, 1, 1)
+def mean_and_variance(h: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (G, C) of each group of samples, in two passes."""
+    mean = _group_mean(h, groups)
+    return mean, _group_mean((h - _per_sample(mean, h)).square(), groups)
+
+
+def _group_mean(h: Tensor, groups: int) -> Tensor:
+    """(G, C): the mean over a group's samples and pixels (zeros for no values)."""
+    if h.numel() == 0:
+        return h.new_zeros(groups, h.shape[1])
+    mean: Tensor = h.unflatten(0, (groups, h.shape[0] // groups)).mean((1, 3, 4))
+    return mean
+
+
+def _per_sample(stat: Tensor, h: Tensor) -> Tensor:
+    """(G, C) or (C,) made to broadcast over (N, C, H, W)."""
+    if stat.dim() == 1:
+        return stat.view(1, -1, 1, 1)
+    return stat.repeat_interleave(h.shape[0] // max(stat.shape[0], 1), 0)[:, :, None, None]
 
 
 def _affine(h: Tensor, weight: Tensor | None, bias: Tensor | None, residual: Tensor | None) -> Tensor:

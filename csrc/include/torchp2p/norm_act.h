@@ -9,7 +9,9 @@
 namespace torchp2p {
 
 // The codes are those of torchp2p/ops/norm_act.py.
-enum class Norm : int { kInstance = 0, kBatch = 1, kNone = 2 };
+// Where mean and variance come from: nowhere (no normalisation), taken from x by the forward, taken from x before
+// (so the gradient knows that they move with x), or given from outside (running statistics, constants).
+enum class Statistics : int { kNone = 0, kTaken = 1, kOwn = 2, kGiven = 3 };
 enum class Activation : int { kLeakyRelu = 0, kRelu = 1, kNone = 2, kTanh = 3 };
 enum class PadMode : int { kReflect = 0, kReplicate = 1, kZeros = 2 };
 
@@ -22,9 +24,9 @@ struct Strides {
 struct NormActShape {
   std::int64_t n, c, h, w;  // of x
   DType dtype;
-  Norm norm;
-  bool own_statistics;  // take (forward) or use (backward) the statistics of x itself: (N, C) or (C,)
-  double eps;           // otherwise mean and var are given, (C,)
+  Statistics statistics;     // mean and var are (stat_groups, C), or (C,) for kGiven
+  std::int64_t stat_groups;  // runs of n / stat_groups samples share statistics: n is instance norm, 1 batch norm
+  double eps;
   Activation act;
   double slope;
   std::int64_t pad;  // pixels on every side of y
@@ -39,7 +41,7 @@ struct NormActForward {
   const void* bias;      // (C,) or null
   const void* residual;  // shape of x, or null
   void* y;               // (N, C, H + 2 pad, W + 2 pad)
-  void* mean;            // written when own_statistics, read otherwise; null for Norm::kNone
+  void* mean;            // written for Statistics::kTaken, else read; null for kNone
   void* var;
   Strides x_stride, residual_stride;
 };

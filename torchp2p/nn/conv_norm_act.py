@@ -1,0 +1,143 @@
+"""``ConvNormAct`` and ``ConvTransposeNormAct``: a convolution and what follows it, as links of a chain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from torchp2p import ops
+from torchp2p.nn.norm_act import NormAct
+from torchp2p.ops import Deferred
+from torchp2p.ops.norm_act import PAD_MODES
+
+
+class _ConvBlock(nn.Module):
+    """A convolution and the NormAct after it."""
+
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormAct) -> None:
+        super().__init__()
+        _require_chainable(conv, norm)
+        self.conv = conv
+        self.norm = norm
+
+    def forward(
+        self, x: Tensor | Deferred, residual: Tensor | None = None, *, defer: bool = False
+    ) -> Tensor | Deferred:
+        """(N, C, H, W), or what the layer before deferred, to (N, O, H', W'), or to a Deferred of it."""
+        return chained(self.conv, self.norm, x, residual, defer=defer)
+
+
+class ConvNormAct(_ConvBlock):
+    """Convolution, normalisation, residual sum and activation, see :func:`torchp2p.ops.conv_norm_act`.
+
+    The parameters are those of the torch modules it stands for: ``conv`` is an ``nn.Conv2d`` and ``norm`` a
+    :class:`torchp2p.nn.NormAct`, so a checkpoint of ``conv.*`` and ``norm.*`` loads.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, bias: as in ``nn.Conv2d``; padding in pixels.
+        padding_mode: ``zeros``, ``reflect`` or ``replicate``.
+        device, dtype: of all parameters.
+        norm_options: norm, affine, track_running_stats, eps, momentum, act and slope of NormAct.
+
+    Raises:
+        ValueError: an unknown name, or a ``pad``, which belongs to whoever reads the result.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        *,
+        padding_mode: str = "zeros",
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **norm_options: Any,
+    ) -> None:
+        if padding_mode not in PAD_MODES:
+            raise ValueError(f"padding_mode must be one of {', '.join(PAD_MODES)}, got {padding_mode!r}")
+        like: dict[str, Any] = {"device": device, "dtype": dtype}
+        mode: Any = padding_mode
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, padding_mode=mode, bias=bias, **like)
+        super().__init__(conv, NormAct(out_channels, **norm_options, **like))
+
+
+class ConvTransposeNormAct(_ConvBlock):
+    """As ConvNormAct, with an ``nn.ConvTranspose2d``.
+
+    Args:
+        output_padding: as in ``nn.ConvTranspose2d``.
+        The others: as in ConvNormAct; padding with zeros.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+        *,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **norm_options: Any,
+    ) -> None:
+        like: dict[str, Any] = {"device": device, "dtype": dtype}
+        conv = nn.ConvTranspose2d(
+            in_channels, out_channels, kernel_size, stride, padding, output_padding, bias=bias, **like
+        )
+        super().__init__(conv, NormAct(out_channels, **norm_options, **like))
+
+
+def chained(
+    conv: nn.Conv2d | nn.ConvTranspose2d,
+    norm: NormAct,
+    x: Tensor | Deferred,
+    residual: Tensor | None = None,
+    *,
+    pad_mode: str | None = None,
+    padding: int | None = None,
+    defer: bool = False,
+) -> Tensor | Deferred:
+    """One conv_norm_act with the parameters of a convolution and of the NormAct that follows it.
+
+    Args:
+        conv: equal paddings, no dilation, one group.
+        norm: without ``pad``, which is left to whoever reads the result.
+        pad_mode, padding: where the layers before the convolution pad for it; None for the convolution's own.
+        defer: hand on the raw output.
+
+    Raises:
+        ValueError: a convolution with dilation, groups or unequal paddings, or a norm that pads.
+    """
+    _require_chainable(conv, norm)
+    told = norm.begin()
+    return ops.conv_norm_act(
+        x,
+        conv.weight,
+        conv.bias,
+        stride=(conv.stride[0], conv.stride[1]),
+        padding=int(conv.padding[0]) if padding is None else padding,
+        pad_mode=conv.padding_mode if pad_mode is None else pad_mode,
+        transposed=isinstance(conv, nn.ConvTranspose2d),
+        output_padding=(conv.output_padding[0], conv.output_padding[1]),
+        residual=residual,
+        defer=defer,
+        norm_weight=told.pop("weight"),
+        norm_bias=told.pop("bias"),
+        **told,
+    )
+
+
+def _require_chainable(conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormAct) -> None:
+    if isinstance(conv.padding, str) or len(set(conv.padding)) != 1 or set(conv.dilation) != {1} or conv.groups != 1:
+        raise ValueError(f"conv must have equal paddings, no dilation and one group, got {conv}")
+    if norm.pad:
+        raise ValueError(f"norm must not pad, whoever reads the result does; got {norm}")
