@@ -52,3 +52,25 @@ def norm_act_backward(
     /,
 ) -> int: ...
 def gan_loss(maps: list[tuple[int, int, int]], dtype: int, mode: int, target_is_real: bool, loss: int, /) -> int: ...
+def instance_avg_pool(
+    x: int,
+    ids: int,
+    y: int,
+    x_shape: tuple[int, ...],
+    x_stride: tuple[int, ...],
+    ids_stride: tuple[int, ...],
+    dtype: int,
+    id_bytes: int,
+    channels_last: bool,
+    /,
+) -> int: ...
+def instance_edges(
+    ids: int,
+    edges: int,
+    ids_shape: tuple[int, ...],
+    ids_stride: tuple[int, ...],
+    id_bytes: int,
+    edge_bytes: int,
+    one: int,
+    /,
+) -> int: ...

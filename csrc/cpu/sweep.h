@@ -106,7 +106,8 @@ template <class A, bool kUniform> class Sums {
   double folded(const A* values, std::int64_t channel) const {
     if constexpr (kUniform) {
       constexpr int kStep = kLanes<A>;
-      return sum_lanes<A>((load(values) + load(values + kStep)) + (load(values + 2 * kStep) + load(values + 3 * kStep)));
+      return sum_lanes<A>((load(values) + load(values + kStep)) +
+                          (load(values + 2 * kStep) + load(values + 3 * kStep)));
     }
     double total = 0;
     for (std::int64_t i = channel; i < period_; i += channels_) total += static_cast<double>(values[i]);

@@ -1,6 +1,8 @@
 """Torch modules over the ops, with the parameter names of the torch modules they replace."""
 
 from torchp2p.nn.gan_loss import GANLoss
+from torchp2p.nn.instance_avg_pool import InstanceAvgPool2d
+from torchp2p.nn.instance_edges import InstanceEdges
 from torchp2p.nn.norm_act import NormAct
 
-__all__ = ["GANLoss", "NormAct"]
+__all__ = ["GANLoss", "InstanceAvgPool2d", "InstanceEdges", "NormAct"]

@@ -2,6 +2,8 @@
 
 from torchp2p.ops._dispatch import BackendUnavailableError, backend
 from torchp2p.ops.gan_loss import gan_loss
+from torchp2p.ops.instance_avg_pool import instance_avg_pool
+from torchp2p.ops.instance_edges import instance_edges
 from torchp2p.ops.norm_act import norm_act
 
-__all__ = ["BackendUnavailableError", "backend", "gan_loss", "norm_act"]
+__all__ = ["BackendUnavailableError", "backend", "gan_loss", "instance_avg_pool", "instance_edges", "norm_act"]
