@@ -12,6 +12,7 @@ SANITIZE := build/sanitize
 # By its exact pin and first, because the range that the package asks for may pull in another build.
 TORCH := $(shell grep '^torch==' constraints.txt)
 CSRC := $(shell find csrc -type f)
+OP_TESTS := $(patsubst torchp2p/ops/%,tests/test_%,$(filter-out torchp2p/ops/_%,$(wildcard torchp2p/ops/*.py)))
 BENCHES := $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
 .DEFAULT_GOAL := help
@@ -29,7 +30,9 @@ $(STAMP): pyproject.toml constraints.txt setup.py CMakeLists.txt $(CSRC)
 	touch $@
 
 demo: setup  ## train on street scenes that the package draws itself; ends with a gallery
-	$(BIN)/torchp2p train --preset demo
+	$(BIN)/torchp2p train --preset demo $$(test ! -e checkpoints/demo/latest_state.pth || echo --resume)
+	$(BIN)/torchp2p translate checkpoints/demo
+	$(BIN)/torchp2p evaluate checkpoints/demo
 
 test: setup  ## the whole test suite
 	$(BIN)/python -m pytest
@@ -50,7 +53,7 @@ wheel: setup  ## a wheel in dist/
 sanitize: setup  ## the op tests with the kernels under AddressSanitizer and UndefinedBehaviorSanitizer
 	TORCHP2P_SANITIZE=ON $(BIN)/python setup.py --quiet build --build-base $(SANITIZE) --build-lib $(SANITIZE)/site
 	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so)" \
-		$(BIN)/pytest -o pythonpath=$(SANITIZE)/site tests/test_norm_act.py tests/test_gan_loss.py
+		$(BIN)/pytest -o pythonpath=$(SANITIZE)/site $(OP_TESTS)
 
 clean:  ## remove all that was built; .venv stays, and the next setup builds again
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

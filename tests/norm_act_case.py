@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from op_testing import doubled, leaf
 from torch import Tensor
 
-from op_testing import doubled, leaf
 from torchp2p.ops import norm_act
 from torchp2p.reference import norm_act as reference
 
@@ -33,6 +33,10 @@ class Case:
     shape: tuple[int, int, int, int] = (2, 3, 9, 11)
     slope: float = 0.2
     eps: float = 1e-5
+
+    def __str__(self) -> str:
+        words = [word for word in ("affine", "residual", "given") if getattr(self, word)]
+        return "-".join([self.norm, self.act, f"{self.pad_mode}{self.pad}", *words])
 
     @property
     def padded_shape(self) -> tuple[int, int, int, int]:

@@ -8,7 +8,6 @@ from itertools import product
 import pytest
 import torch
 import torch.nn.functional as F
-
 from norm_act_case import (
     ACTIVATIONS,
     NORMS,
@@ -32,6 +31,7 @@ from op_testing import (
     channels_last,
     doubled,
 )
+
 from torchp2p.ops import norm_act
 from torchp2p.reference import norm_act as reference
 
@@ -59,12 +59,7 @@ EVERY_CASE = [
 ]
 
 
-def name_of(case: Case) -> str:
-    extras = [word for word, there in (("affine", case.affine), ("residual", case.residual)) if there]
-    return "-".join([case.norm, case.act, f"{case.pad_mode}{case.pad}", *extras])
-
-
-every_case = pytest.mark.parametrize("case", EVERY_CASE, ids=name_of)
+every_case = pytest.mark.parametrize("case", EVERY_CASE, ids=str)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=id_of)
 either_layout = pytest.mark.parametrize("layout", [LAYOUTS["contiguous"], channels_last], ids=lambda f: f.__name__)
 
@@ -160,9 +155,9 @@ def test_the_gradient_of_a_concatenation_flows_through(backend, device):
 @pytest.mark.parametrize(
     "shape",
     [
-        (1, 1, 1, 2), (1, 1, 2, 1), (3, 1, 1, 1), (2, 1, 5, 5), (1, 2, 1, 64), (1, 2, 64, 1), (2, 7, 3, 16), (1, 8, 4, 4),
-        (1, 16, 3, 5), (2, 17, 2, 3), (1, 32, 2, 2), (1, 65, 3, 1), (3, 2, 1, 17), (1, 3, 1, 127), (1, 3, 2, 129),
-        (2, 3, 40, 50), (1, 130, 5, 7),
+        (1, 1, 1, 9), (1, 1, 9, 1), (9, 1, 1, 1), (2, 1, 5, 5), (1, 2, 1, 64), (1, 2, 64, 1), (2, 7, 3, 16),
+        (1, 8, 4, 4), (1, 16, 3, 5), (2, 17, 3, 3), (1, 32, 3, 3), (1, 65, 7, 1), (3, 2, 1, 17), (1, 3, 1, 127),
+        (1, 3, 2, 129), (2, 3, 40, 50), (1, 130, 5, 7),
     ],
     ids=lambda s: "x".join(map(str, s)),
 )  # fmt: skip
@@ -310,11 +305,9 @@ def test_running_statistics_are_updated_as_in_torch(momentum, norm, dtype, shape
 
 
 def test_given_statistics_are_not_touched_in_eval_mode(backend, device):
-    mean, var = torch.randn(3, device=device), torch.rand(3, device=device)
+    x, mean, var = (torch.rand(*shape, device=device) for shape in ((2, 3, 4, 5), (3,), (3,)))
     before = mean.clone(), var.clone()
-    norm_act(
-        torch.randn(2, 3, 4, 5, device=device), running_mean=mean, running_var=var, training=False, backend=backend
-    )
+    norm_act(x, running_mean=mean, running_var=var, training=False, backend=backend)
     assert torch.equal(mean, before[0])
     assert torch.equal(var, before[1])
 
@@ -323,15 +316,13 @@ def test_given_statistics_are_not_touched_in_eval_mode(backend, device):
 
 
 @pytest.mark.parametrize(
-    "case",
+    ("case", "dtype", "layout"),
     [
-        Case("instance", "leaky_relu", 1, "reflect", affine=True, residual=True),
-        Case("batch", "tanh", 0, affine=True),
-        Case("none", "none"),
-        Case("instance", "relu", 1, "zeros", affine=True, given=True),
+        (Case("instance", "leaky_relu", 1, affine=True, residual=True), torch.float32, channels_last),
+        (Case("batch", "tanh", affine=True, given=True), torch.bfloat16, LAYOUTS["contiguous"]),
+        (Case("none", "none"), torch.float32, LAYOUTS["contiguous"]),
     ],
-    ids=name_of,
+    ids=["instance", "batch", "none"],
 )
-def test_the_compiled_reference_gives_the_same_numbers(case, device):
-    for dtype, layout in ((torch.float32, channels_last), (torch.bfloat16, LAYOUTS["contiguous"])):
-        assert_exact(case, laid_out(random_inputs(case, dtype, device), layout), "compile")
+def test_the_compiled_reference_gives_the_same_numbers(case, dtype, layout, device):
+    assert_exact(case, laid_out(random_inputs(case, dtype, device), layout), "compile")

@@ -471,13 +471,16 @@ template <class T, bool kUniform> class Backward : public KernelBase<T, kUniform
     const Coefficient<A, kUniform> mean(k.mean), rstd(k.rstd), weight(k.weight), bias(k.bias), mean_g(k.mean_g),
         mean_gx(k.mean_gx), factor(k.factor);
     const Vec<A> slope = broadcast(static_cast<A>(this->shape_.slope));
+    const bool moving = this->shape_.own_statistics;
     sweep<A, kUniform>(length, this->period_, [&](std::int64_t i, std::int64_t j, auto extent) {
       const Vec<A> xhat = (get(x + i, extent, Vec<A>{}) - mean.at(j)) * rstd.at(j);
       Vec<A> z = xhat * weight.at(j) + bias.at(j);
       if (residual != nullptr) z += get(residual + i, extent, Vec<A>{});
       const Vec<A> gz = through_activation<kAct, A>(get(g + i, extent, Vec<A>{}), z, slope);
       if (grad_residual != nullptr) put(grad_residual + i, gz, extent);
-      put(grad_x + i, (gz - mean_g.at(j) - xhat * mean_gx.at(j)) * factor.at(j), extent);
+      // Statistics that do not move with x take nothing away; 0 * xhat would, where x is not finite.
+      const Vec<A> gh = moving ? gz - mean_g.at(j) - xhat * mean_gx.at(j) : gz;
+      put(grad_x + i, gh * factor.at(j), extent);
     });
   }
 

@@ -107,7 +107,10 @@ def unseen_dataset(
         mode = "single"
     # A namespace, because "single" is no mode to train with, so no TrainConfig can hold it.
     values = {**dataclasses.replace(config, **options).as_dict(), "dataset_mode": mode}
-    return build_dataset(cast(DataOptions, SimpleNamespace(**values)))
+    try:
+        return build_dataset(cast(DataOptions, SimpleNamespace(**values)))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} (input images alone are read with translate --single)") from error
 
 
 def _has_phase(root: Path, phase: str) -> bool:

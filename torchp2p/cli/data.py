@@ -15,7 +15,7 @@ from torchp2p.data import build_dataset, check_files, combine_cityscapes, combin
 from torchp2p.data.demo import write_dataset
 from torchp2p.train.config import TrainConfig
 
-_CONSOLE = Console(highlight=False, soft_wrap=True)
+_CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
 
 
 def run(arguments: list[str]) -> int:
@@ -38,13 +38,14 @@ def _pairs(arguments: list[str]) -> int:
     parser = make_parser("data pairs", "Join two folders of images with equal names into files A|B.")
     parser.add_argument("A", type=str, help="folder of input images")
     parser.add_argument("B", type=str, help="folder of target images")
-    _add_output(parser, size="HEIGHTxWIDTH of each half; left out, sizes stay and must agree")
+    _add_output(parser, None, "HEIGHTxWIDTH of each half; left out, sizes stay and must agree")
     parser.add_argument("--a_suffix", type=str, default="", help="end of the names in A that B does not have")
     parser.add_argument("--b_suffix", type=str, default="", help="end of the names in B that A does not have")
     given = parse(parser, arguments)
+    size = None if given.size is None else _size(given.size)
     with _progress("join") as progress:
         written = combine_folders(
-            given.A, given.B, given.out, _size(given.size), a_suffix=given.a_suffix, b_suffix=given.b_suffix,
+            given.A, given.B, given.out, size, a_suffix=given.a_suffix, b_suffix=given.b_suffix,
             extension=given.extension, overwrite=given.overwrite, progress=progress,
         )  # fmt: skip
     _CONSOLE.print(f"{len(written)} pairs written to {given.out}")
@@ -55,12 +56,12 @@ def _cityscapes(arguments: list[str]) -> int:
     parser = make_parser("data cityscapes", "Make files 'colour label | photo' from Cityscapes folders.")
     parser.add_argument("labels", type=str, help="folder of *_gtFine_labelIds.png")
     parser.add_argument("photos", type=str, help="folder of *_leftImg8bit.png")
-    _add_output(parser, size="HEIGHTxWIDTH of each half (256x256)")
+    _add_output(parser, "256x256", "HEIGHTxWIDTH of each half")
     parser.add_argument("--unknown", type=int, help="label to show ids outside 0..34 as; left out, they are an error")
     given = parse(parser, arguments)
     with _progress("join") as progress:
         written = combine_cityscapes(
-            given.labels, given.photos, given.out, _size(given.size) or (256, 256), unknown=given.unknown,
+            given.labels, given.photos, given.out, _size(given.size), unknown=given.unknown,
             extension=given.extension, overwrite=given.overwrite, progress=progress,
         )  # fmt: skip
     _CONSOLE.print(f"{len(written)} pairs written to {given.out}")
@@ -99,24 +100,22 @@ def _demo(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first scene")
     parser.add_argument("--phase", type=str, default="train", help="folders are PHASE_label, PHASE_inst, PHASE_img")
     given = parse(parser, arguments)
-    size = _size(given.size)
-    if size is None or given.count < 1 or given.seed < 0:
-        raise UsageError("--size must be HEIGHTxWIDTH, --count at least 1 and --seed not negative")
-    write_dataset(given.out, given.count, size, given.seed, phase=given.phase)
+    for name, least in (("count", 1), ("seed", 0)):
+        if given[name] < least:
+            raise UsageError(f"--{name} must be at least {least}, got {given[name]}")
+    write_dataset(given.out, given.count, _size(given.size), given.seed, phase=given.phase)
     _CONSOLE.print(f"{given.count} scenes written to {given.out}")
     return 0
 
 
-def _add_output(parser: ArgumentParser, *, size: str) -> None:
+def _add_output(parser: ArgumentParser, size: str | None, size_help: str) -> None:
     parser.add_argument("out", type=str, help="folder, made if missing")
-    parser.add_argument("--size", type=str, help=size)
+    parser.add_argument("--size", type=str, default=size, help=size_help)
     parser.add_argument("--extension", type=str, default=".png", help=".png, .jpg (quality 100, 4:4:4) or .tif")
     parser.add_argument("--overwrite", type=bool, default=False, help="replace files that exist")
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
+def _size(text: str) -> tuple[int, int]:
     height, cross, width = text.lower().partition("x")
     if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise UsageError(f"--size must be HEIGHTxWIDTH in pixels, such as 256x512, got {text!r}")

@@ -28,7 +28,7 @@ _OPTIONAL = {
 def run(arguments: list[str]) -> int:
     """Print the report."""
     parse(make_parser("doctor", "Show what runs where, and why not."), arguments)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(_packages())
     console.print(_backends("cpu"))
     if torch.cuda.is_available():

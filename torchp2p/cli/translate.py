@@ -38,6 +38,8 @@ def run(arguments: list[str]) -> int:
     )  # fmt: skip
     check_dataset(dataset)
     console = Console()
+    if given.folder and dataset.options.dataset_mode == "aligned":
+        console.print("images are read as A|B side by side; --single reads input images alone", soft_wrap=True)
     mode = dataset.options.preprocess
     if mode not in ("none", "crop"):
         console.print(

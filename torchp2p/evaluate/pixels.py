@@ -30,8 +30,8 @@ class PixelScores:
 
     @property
     def ratio(self) -> float:
-        """l1 as a share of the baseline's."""
-        return self.l1 / self.baseline_l1
+        """l1 as a share of the baseline's; infinite where the baseline is never wrong."""
+        return self.l1 / self.baseline_l1 if self.baseline_l1 else math.inf
 
 
 def mean_target(dataset: PairedDataset) -> Tensor:

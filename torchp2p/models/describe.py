@@ -19,11 +19,13 @@ def describe_state_dict(state_dict: Mapping[str, Tensor]) -> Description | None:
     ``padding_type`` (``reflect`` stands for ``replicate`` too), the ``global`` one ``n_downsample_global``
     and ``n_blocks_global``. Discriminators have ``netD``, ``input_nc`` (all channels that are judged),
     ``ndf``, ``norm``, and ``n_layers`` ones ``n_layers_D``. What leaves no trace in names and shapes is
-    absent: the dropout and the variant of a U-Net.
+    absent: the dropout and the variant of a U-Net. A ``module.`` in front of every name is read past.
 
     Returns:
         The options by their names, ``netG`` or ``netD`` first; None for a network that is not known.
     """
+    if all(name.startswith("module.") for name in state_dict):
+        state_dict = {name.removeprefix("module."): value for name, value in state_dict.items()}
     for recognise in (_unet, _encoder_decoder, _resnet, _patch_discriminator, _pixel_discriminator):
         description = recognise(state_dict)
         if description is not None:

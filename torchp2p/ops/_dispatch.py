@@ -25,6 +25,8 @@ BACKENDS = ("native", "triton", "compile", "reference")
 
 # A plain global, not a context variable: torch.compile guards on it and recompiles when it changes.
 _requested: str | None = None
+# Read once; a wrong name is said by the first op, for importing never fails.
+_environment: str | None = os.environ.get("TORCHP2P_BACKEND") or None
 _warned: set[tuple[str, str]] = set()
 
 
@@ -56,16 +58,27 @@ def choose(op: str, x: Tensor, asked: str | None) -> str:
         ValueError: the asked name is no backend.
         BackendUnavailableError: a request, or any fallback in strict mode, that cannot be met.
     """
-    explicit = asked if asked is not None else _requested or _environment_backend()
-    if explicit is not None:
-        _check_name(explicit)
-        reason = why_not(op, explicit, x.device.type, x.dtype)
+    return _choose(op, x.device.type, x.dtype, _requested if asked is None else asked)
+
+
+def _choose(op: str, device_type: str, dtype: torch.dtype, asked: str | None) -> str:
+    if asked is None and _environment is not None:
+        _check_name(_environment, "TORCHP2P_BACKEND")
+        asked = _environment
+    if asked is not None:
+        _check_name(asked)
+        reason = why_not(op, asked, device_type, dtype)
         if reason:
-            raise BackendUnavailableError(f"{op}: backend {explicit!r} cannot run: {reason}")
-        return explicit
-    if not _native.unavailable(x.device.type, x.dtype):
+            raise BackendUnavailableError(f"{op}: backend {asked!r} cannot run: {reason}")
+        return asked
+    if not _native.unavailable(device_type, dtype):
         return "native"
-    return "reference" if x.device.type == "meta" else _fall_back(op, x.device.type, x.dtype)
+    return "reference" if device_type == "meta" else _fall_back(op, device_type, dtype)
+
+
+# torch.compile calls it and keeps the answer, for it looks at files and programs, which cannot be traced. This is
+# all that torch.compiler.assume_constant_result does, but that would import the compiler together with the package.
+_choose._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def first_available(op: str, device_type: str, dtype: torch.dtype) -> tuple[str, list[str]]:
@@ -123,26 +136,17 @@ def _fall_back(op: str, device_type: str, dtype: torch.dtype) -> str:
 
 
 def _warn_once(op: str, message: str) -> None:
-    if torch.compiler.is_compiling() or (op, message) in _warned:
+    if (op, message) in _warned:
         return
     _warned.add((op, message))
-    warnings.warn(message, RuntimeWarning, stacklevel=4)
+    warnings.warn(message, RuntimeWarning, stacklevel=5)  # as coming from the op's own module
 
 
-def _check_name(name: str | None) -> None:
+def _check_name(name: str | None, given_as: str = "backend") -> None:
     if name is not None and name not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(BACKENDS)} or None, got {name!r}")
+        raise ValueError(f"{given_as} must be one of {', '.join(BACKENDS)} or None, got {name!r}")
 
 
-@cache
-def _environment_backend() -> str | None:
-    name = os.environ.get("TORCHP2P_BACKEND") or None
-    if name is not None and name not in BACKENDS:
-        raise ValueError(f"TORCHP2P_BACKEND must be one of {', '.join(BACKENDS)}, got {name!r}")
-    return name
-
-
-@cache
 def strict() -> bool:
     """Whether ``TORCHP2P_STRICT=1`` is set: then a fallback raises instead of warning."""
     return os.environ.get("TORCHP2P_STRICT", "") == "1"

@@ -55,13 +55,13 @@ def with_own_memory(outputs: Sequence[Tensor], inputs: Sequence[Any]) -> list[Te
     taken = {_memory(tensor) for tensor in inputs if isinstance(tensor, Tensor)}
     fresh = []
     for output in outputs:
-        fresh.append(output.clone() if output.numel() and _memory(output) in taken else output)
+        fresh.append(output.clone() if _memory(output) in taken else output)
         taken.add(_memory(fresh[-1]))
     return fresh
 
 
 def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()
+    return tensor.untyped_storage().data_ptr() or id(tensor)  # nothing has no address
 
 
 def differentiate(

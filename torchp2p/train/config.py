@@ -178,8 +178,10 @@ class TrainConfig:
         for names, least in ((_POSITIVE, 1), (_NOT_NEGATIVE, 0)):
             for name in names:
                 value = getattr(self, name)
-                if not least <= value < math.inf:  # a NaN fails this too
-                    raise ConfigError(f"{name} must be a number of at least {least}, got {value}")
+                if not math.isfinite(value):
+                    raise ConfigError(f"{name} must be finite, got {value}")
+                if value < least:
+                    raise ConfigError(f"{name} must be at least {least}, got {value}")
         for name in ("max_dataset_size", "max_minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -19,12 +19,13 @@ from torchp2p.data import PairedDataset, build_dataset, check_dataset, make_load
 from torchp2p.data.sampler import EpochSampler
 from torchp2p.models import define_D, generator_from_config, run_generator
 from torchp2p.train.config import TrainConfig, changed_on_resume
-from torchp2p.train.gallery import TrainingGallery, Writer
+from torchp2p.train.gallery import TrainingGallery
 from torchp2p.train.pix2pix_step import Pix2PixStep
 from torchp2p.train.reporter import Reporter
 from torchp2p.train.schedule import lr_factor
 from torchp2p.train.state import CheckpointError, Progress, read_state, restore, save_networks, save_state
 from torchp2p.train.video import progress_video
+from torchp2p.train.writer import Writer
 
 STILLS_SEED = 0
 
@@ -231,7 +232,7 @@ class _Run:
     def _end(self, gallery: TrainingGallery | None) -> Outcome:
         if gallery is not None:
             gallery.finish()
-            stills = sorted((self.folder / "web" / "stills").glob("epoch*.png"))
+            stills = gallery.stills()
             if stills and not self.stopped_by.startswith("SIG"):
                 progress_video(stills, self.folder / "web", self.config.video_fps)
         return Outcome(self.progress, self.stopped_by, self.folder)

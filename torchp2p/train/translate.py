@@ -11,7 +11,8 @@ from torch import nn
 
 from torchp2p.data import PairedDataset
 from torchp2p.models import run_generator
-from torchp2p.train.gallery import ResultGallery, Writer
+from torchp2p.train.gallery import ResultGallery
+from torchp2p.train.writer import Writer
 
 _logger = logging.getLogger("torchp2p")
 

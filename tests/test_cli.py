@@ -1,0 +1,671 @@
+"""The command line: what each command does, and that whatever is wrong is said in one sentence."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tiny_training import draw_dataset, draw_pair, flags, run_training, save, start, tiny_config
+
+from torchp2p.cli.main import COMMANDS, main
+from torchp2p.data import read_image
+from torchp2p.models import load_config, load_weights
+from torchp2p.train import PRESETS, TrainConfig, preset
+
+TRAIN = flags(tiny_config(Path(), name="new", n_epochs=1, n_epochs_decay=0))
+"""A training of data/train, which succeeds; what stands behind it takes precedence."""
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(_same_start_for_every_test: None) -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data sets, good and bad, and two short trainings: ``tiny``, and ``odd`` with few options as they were."""
+    root = tmp_path_factory.mktemp("cli")
+    draw_dataset(root / "data", train=3)
+    draw_dataset(root / "grey", train=3, channels=1)
+    short = {"n_epochs": 1, "n_epochs_decay": 0, "n_samples": 1}
+    odd = {"norm": "instance", "ngf": 5, "direction": "BtoA", "input_nc": 1, "output_nc": 1, "no_dropout": True}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)  # the checkpoints name their data as seen from there
+        run_training(tiny_config(Path(), **short))
+        run_training(tiny_config(Path(), name="odd", dataroot="grey", **short, **odd))
+
+    (root / "empty" / "train").mkdir(parents=True)
+    draw_dataset(root / "damaged", train=5)
+    (root / "damaged" / "train" / "pair1.png").write_bytes(b"no image")
+    whole = (root / "damaged" / "train" / "pair3.png").read_bytes()
+    (root / "damaged" / "train" / "pair3.png").write_bytes(whole[: len(whole) // 2])
+    save(draw_pair(36, channels=4), root / "rgba" / "train" / "see_through.png")
+    save(draw_pair(36)[:, :-1], root / "halves" / "train" / "odd_width.png")
+    for folder, names, size in (("trainA", "abc", 36), ("trainB", "abd", 36)):
+        for name in names:
+            save(draw_pair(size), root / "unpaired" / folder / f"{name}.png")
+    save(draw_pair(36), root / "sizes" / "trainA" / "a.png")
+    save(draw_pair(40), root / "sizes" / "trainB" / "a.png")
+    for name, size in (("one", 36), ("other", 44)):
+        save(draw_pair(size), root / "mixed" / "train" / f"{name}.png")
+
+    (root / "unknown.yaml").write_text("n_epoch: 3\n")
+    (root / "wrong.yaml").write_text("ngf: four\n")
+    (root / "null.yaml").write_text("ngf:\n")
+    (root / "list.yaml").write_text("- ngf\n")
+    (root / "broken.yaml").write_text("ngf: [1\n")
+    (root / "resume.yaml").write_text("resume: true\n")
+    (root / "weights.pth").write_bytes(b"no weights")
+    torch.save({"model.0.weight": torch.zeros(3, 3, 3, 3)}, root / "unknown_network.pth")
+    return root
+
+
+@pytest.fixture
+def there(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The workshop as the current folder; a test must leave it as it was."""
+    monkeypatch.chdir(workshop)
+    return workshop
+
+
+@pytest.fixture
+def here(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the workshop as the current folder, to work in."""
+    copy = tmp_path / "copy"
+    shutil.copytree(workshop, copy)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def picture(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+# --- what is wrong is said in one sentence ---------------------------------------------------------------------
+
+
+CALLS = {
+    "no command of that name": (["trian"], 2, ["'trian' is not a command; did you mean 'train'?"]),
+    "nothing to train": (["train"], 2, ["say what to train"]),
+    "an unknown flag": (["train", *TRAIN, "--ngff", "4"], 2, ["--ngff is not an option; did you mean '--ngf'?"]),
+    "an abbreviated flag": (["train", *TRAIN, "--n_epoch=4"], 2, ["did you mean '--n_epochs'?"]),
+    "text for a number": (["train", *TRAIN, "--ngf", "four"], 2, ["ngf must be a whole number, got 'four'"]),
+    "a fraction for a count": (["train", *TRAIN, "--ngf=4.5"], 2, ["ngf must be a whole number, got '4.5'"]),
+    "text for a time": (["train", *TRAIN, "--max_minutes=x"], 2, ["max_minutes must be a number, got 'x'"]),
+    "text for a switch": (["train", *TRAIN, "--no_flip=maybe"], 2, ["no_flip must be true or false, got 'maybe'"]),
+    "no value": (["train", "--name"], 2, ["--name", "expected one argument"]),
+    "a stray word": (["train", *TRAIN, "stray"], 2, ["stray"]),
+    "out of range": (["train", *TRAIN, "--ngf=0"], 2, ["ngf must be at least 1, got 0"]),
+    "no such network": (["train", *TRAIN, "--netG=unet256"], 2, ["got 'unet256'; did you mean 'unet_256'?"]),
+    "no such preset": (["train", "--preset=demos"], 2, ["got 'demos'; did you mean 'demo'?"]),
+    "no such device": (["train", *TRAIN, "--device=gpu"], 2, ["device must be auto, cpu, cuda or cuda:N, got 'gpu'"]),
+    "an unknown key": (
+        ["train", *TRAIN, "--config=unknown.yaml"],
+        2,
+        ["unknown.yaml: 'n_epoch' is not an option; did you mean 'n_epochs'?"],
+    ),
+    "a key of the wrong type": (
+        ["train", *TRAIN, "--config=wrong.yaml"],
+        2,
+        ["wrong.yaml: ngf must be a whole number, got 'four'"],
+    ),
+    "a key without a value": (["train", "--config=null.yaml"], 2, ["ngf must be a whole number, got None"]),
+    "a list for a mapping": (["train", "--config=list.yaml"], 2, ["list.yaml must hold a mapping", "got a list"]),
+    "no YAML": (["train", "--config=broken.yaml"], 2, ["broken.yaml is not valid YAML"]),
+    "resume in a file": (["train", "--config=resume.yaml"], 2, ["'resume' belongs on the command line"]),
+    "no such file": (["train", "--config=missing.yaml"], 1, ["No such file or directory: missing.yaml"]),
+    "no such folder": (["train", *TRAIN, "--dataroot=missing"], 1, ["there is no folder missing/train"]),
+    "an empty folder": (["train", *TRAIN, "--dataroot=empty"], 1, ["empty/train holds no image"]),
+    "unreadable and truncated images": (
+        ["train", *TRAIN, "--dataroot=damaged"],
+        1,
+        ["problems found: 2 in 5 samples", "damaged/train/pair1.png", "damaged/train/pair3.png"],
+    ),
+    "too many channels": (
+        ["train", *TRAIN, "--dataroot=rgba"],
+        1,
+        ["rgba/train/see_through.png: expected 3 channels, found 4"],
+    ),
+    "too few channels": (
+        ["train", *TRAIN, "--dataroot=grey", "--input_nc=2"],
+        1,
+        ["problems found: 3 in 3 samples", "expected 2 channels, found 1"],
+    ),
+    "pairs that are not halves": (
+        ["train", *TRAIN, "--dataroot=halves"],
+        1,
+        ["odd_width.png: expected A and B side by side, found an odd width of 71 pixels"],
+    ),
+    "files without a partner": (
+        ["train", *TRAIN, "--dataroot=unpaired", "--dataset_mode=folders"],
+        1,
+        ["unpaired/trainA: no partner for 1 of its images: c", "unpaired/trainB: no partner for 1 of its images: d"],
+    ),
+    "pairs of two sizes": (
+        ["train", *TRAIN, "--dataroot=sizes", "--dataset_mode=folders"],
+        1,
+        ["sizes/trainA/a.png and sizes/trainB/a.png must have one size, found (36, 72) and (40, 80)"],
+    ),
+    "a batch of two sizes": (
+        ["train", *TRAIN, "--dataroot=mixed", "--preprocess=none", "--batch_size=2"],
+        1,
+        ["have sizes", "cannot share a batch"],
+    ),
+    "a batch of two sizes, read in workers": (
+        ["train", *TRAIN, "--dataroot=mixed", "--preprocess=none", "--batch_size=2", "--num_threads=1"],
+        1,
+        ["have sizes", "cannot share a batch"],
+    ),
+    "an existing training": (["train", *TRAIN, "--name=tiny"], 1, ["already holds a training", "--resume"]),
+    "nothing to resume": (["train", "--name=missing", "--resume"], 1, ["there is nothing to resume"]),
+    "another network to resume": (
+        ["train", "--name=tiny", "--resume", "--ngf=8", "--netG=unet_128"],
+        1,
+        ["cannot go on with netG: 'resnet_6blocks', not 'unet_128'; ngf: 4, not 8"],
+    ),
+    "checkpoints in a file": (
+        ["train", *TRAIN, "--checkpoints_dir=wrong.yaml"],
+        1,
+        ["the run's folder cannot be written to: Not a directory: wrong.yaml/new"],
+    ),
+    "no checkpoint": (["translate", "missing", "data"], 1, ["missing does not exist"]),
+    "no checkpoint given": (["translate"], 2, ["checkpoint"]),
+    "no such epoch": (
+        ["translate", "checkpoints/tiny", "--epoch=7"],
+        1,
+        ["checkpoints/tiny holds no generator of epoch '7'; it has: latest"],
+    ),
+    "the other network": (
+        ["translate", "checkpoints/tiny/latest_net_D.pth", "data"],
+        1,
+        ["checkpoint has netD n_layers, this network has netG resnet_6blocks"],
+    ),
+    "a state for weights": (
+        ["translate", "checkpoints/tiny/latest_state.pth", "data"],
+        1,
+        ["latest_state.pth must hold a state_dict of tensors"],
+    ),
+    "no weights": (["translate", "weights.pth", "data"], 1, ["weights.pth is damaged or is not a PyTorch file"]),
+    "an unknown network": (["evaluate", "unknown_network.pth", "data"], 1, ["its names fit no network"]),
+    "no folder to translate": (["translate", "checkpoints/tiny", "missing"], 1, ["missing does not exist"]),
+    "no such phase": (["translate", "checkpoints/tiny", "--phase=foo"], 1, ["there is no folder", "foo"]),
+    "damaged images to translate": (
+        ["translate", "checkpoints/tiny", "damaged/train"],
+        1,
+        ["problems found: 2 in 5 samples", "pair1.png", "pair3.png"],
+    ),
+    "damaged images to evaluate": (["evaluate", "checkpoints/tiny", "damaged/train"], 1, ["pair1.png", "pair3.png"]),
+    "no images wanted": (["evaluate", "checkpoints/tiny", "--num_test=0"], 2, ["--num_test must be at least 1, got 0"]),
+    "no such preprocess": (["translate", "checkpoints/tiny", "--preprocess=non"], 2, ["did you mean 'none'?"]),
+    "no such direction": (["evaluate", "checkpoints/tiny", "--direction=BA"], 2, ["direction must be one of"]),
+    "no such sub-command": (["data", "chek"], 2, ["'chek' is not a sub-command; did you mean 'check'?"]),
+    "no partner to join": (
+        ["data", "pairs", "unpaired/trainA", "unpaired/trainB", "out"],
+        1,
+        ["unpaired/trainA: no partner for 1 of its images: c", "unpaired/trainB: no partner for 1 of its images: d"],
+    ),
+    "two sizes to join": (["data", "pairs", "sizes/trainA", "sizes/trainB", "out"], 1, ["must have one size"]),
+    "no size": (["data", "pairs", "sizes/trainA", "sizes/trainB", "out", "--size=3"], 2, ["HEIGHTxWIDTH", "'3'"]),
+    "nothing to check": (["data", "check", "empty"], 1, ["empty/train holds no image"]),
+    "no scene": (["data", "demo", "out", "--count=0"], 2, ["--count must be at least 1, got 0"]),
+    "a scene too small": (["data", "demo", "out", "--size=7x7"], 1, ["size must be at least 32x32, got 7x7"]),
+    "doctor with an option": (["doctor", "--gpu"], 2, ["--gpu is not an option"]),
+}
+"""The call, its exit status, and what the sentence must say."""
+
+
+@pytest.mark.parametrize(("call", "status", "said"), CALLS.values(), ids=CALLS.keys())
+def test_what_is_wrong_is_said_in_one_sentence_and_nothing_is_written_or_lost(
+    there: Path, capsys: pytest.CaptureFixture[str], call: list[str], status: int, said: list[str]
+) -> None:
+    before = files_of(there)
+    assert main(call) == status
+    errors = capsys.readouterr().err
+    prefix = f"torchp2p {call[0]}: error: " if call[0] in COMMANDS else "torchp2p: error: "
+    assert errors.startswith(prefix)
+    assert errors.count("error:") == 1
+    assert "Traceback" not in errors
+    assert [part for part in said if part not in errors] == []
+    left = files_of(there)
+    started = {name for name in left if name.startswith("checkpoints/new/")}
+    assert {name: left[name] for name in left.keys() - started} == before
+    assert not any(name.endswith(".pth") for name in started), "steps were taken and saved"
+    shutil.rmtree(there / "checkpoints" / "new", ignore_errors=True)
+
+
+def test_a_fault_of_ours_is_not_dressed_up_as_one_of_the_user(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchp2p.cli.translate.translate", lambda *_args, **_options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["translate", "checkpoints/tiny"])
+
+
+def test_TORCHP2P_DEBUG_shows_where_an_error_comes_from(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHP2P_DEBUG", "1")
+    with pytest.raises(FileNotFoundError, match="there is no folder missing/train"):
+        main(["train", *TRAIN, "--dataroot=missing"])
+
+
+def test_interrupting_a_command_is_no_traceback(
+    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_args: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torchp2p.cli.translate.translate", interrupt)
+    assert main(["translate", "checkpoints/tiny"]) == 130
+    assert capsys.readouterr().err == "torchp2p translate: error: interrupted\n"
+
+
+# --- in processes of their own ---------------------------------------------------------------------------------
+
+
+def test_the_installed_command_trains_and_says_where_the_gallery_is(here: Path) -> None:
+    process = start("-m", "torchp2p.cli.main", "train", *TRAIN)
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (0, "")
+    losses, *_, gallery = output.splitlines()
+    assert losses.startswith("(epoch: 1, iters: 1,")
+    assert gallery == f"gallery: {here / 'checkpoints/new/web/index.html'}"
+
+
+def test_the_installed_command_fails_with_one_sentence(there: Path) -> None:
+    process = start("-m", "torchp2p.cli.main", "translate", "missing")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert output == ""
+    assert errors == "torchp2p translate: error: weights file missing does not exist\n"
+
+
+def test_the_script_torchp2p_is_this_command() -> None:
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="torchp2p")
+    assert script.load() is main
+
+
+# --- help -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", [[], ["--help"], ["-h"]])
+def test_without_a_command_all_commands_are_listed(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(call) == 0
+    usage = capsys.readouterr().out
+    assert all(f"  {command} " in usage for command in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "call", [[command] for command in COMMANDS] + [["data", sub] for sub in ("pairs", "cityscapes", "check", "demo")]
+)
+def test_every_command_has_help(call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        status = main([*call, "--help"])
+    except SystemExit as leaving:
+        status = leaving.code
+    assert status in (0, None)
+    assert capsys.readouterr().out.startswith(f"usage: torchp2p {' '.join(call)}")
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"torchp2p {importlib.metadata.version('torchp2p')}\n"
+
+
+# --- train: where an option comes from --------------------------------------------------------------------------
+
+
+def resolved(capsys: pytest.CaptureFixture[str], *arguments: str) -> TrainConfig:
+    """What ``train`` would train with."""
+    assert main(["train", *arguments, "--dry_run"]) == 0
+    return TrainConfig.from_mapping(yaml.safe_load(capsys.readouterr().out))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_alone_is_what_it_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert resolved(capsys, f"--preset={name}") == preset(name)
+
+
+def test_the_options_printed_by_dry_run_are_a_file_for_config(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--preset=colorization", "--lr=3e-5", "--max_minutes=1.5", "--no_flip", "--name=true", "--seed=7"]
+    assert main(["train", *arguments, "--dry_run"]) == 0
+    printed = capsys.readouterr().out
+    (tmp_path / "options.yaml").write_text(printed)
+    assert main(["train", f"--config={tmp_path / 'options.yaml'}", "--dry_run"]) == 0
+    assert capsys.readouterr().out == printed
+    assert yaml.safe_load(printed)["lr"] == 3e-5
+
+
+def test_dry_run_writes_nothing(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = files_of(there)
+    resolved(capsys, *TRAIN)
+    assert files_of(there) == before
+    assert not Path("checkpoints/new").exists()
+
+
+def test_a_file_takes_precedence_over_the_preset_and_a_flag_over_both(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("lr: 3e-4\nn_epochs: 9\n")
+    found = resolved(capsys, "--preset=demo", f"--config={file}", "--lr=0.1")
+    assert (found.lr, found.n_epochs, found.ngf) == (0.1, 9, preset("demo").ngf)
+
+
+def test_the_order_of_preset_file_and_flags_on_the_line_does_not_matter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("lr: 3e-4\nn_epochs: 9\n")
+    one = resolved(capsys, "--lr=0.1", f"--config={file}", "--preset=demo")
+    assert one == resolved(capsys, "--preset=demo", f"--config={file}", "--lr=0.1")
+
+
+def test_a_file_may_name_the_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("preset: demo\nlr: 0.5\n")
+    assert resolved(capsys, f"--config={file}") == TrainConfig.from_mapping({"lr": 0.5}, preset("demo"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "no_flip", "use_GAN"),
+    [
+        (["--no_flip"], True, True),
+        (["--no_flip", "--use_GAN", "false"], True, False),
+        (["--use_GAN=false", "--no_flip", "true"], True, False),
+        (["--no_flip", "false", "--use_GAN"], False, True),
+        (["--no_flip", "--name", "x"], True, True),
+    ],
+)
+def test_a_switch_may_stand_alone_or_with_its_value(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], no_flip: bool, use_GAN: bool
+) -> None:
+    found = resolved(capsys, "--preset=pix2pix", *arguments)
+    assert (found.no_flip, found.use_GAN) == (no_flip, use_GAN)
+
+
+def test_resume_needs_no_other_option_than_where(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = resolved(capsys, "--resume", "--name=odd")
+    assert found == TrainConfig.from_mapping(load_config(Path("checkpoints/odd/latest_net_G.pth")))
+
+
+def test_resume_takes_up_what_may_change(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert resolved(capsys, "--resume", "--name=odd", "--n_epochs=9", "--print_freq=2").n_epochs == 9
+
+
+def test_train_says_how_it_ended_and_how_to_go_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", *TRAIN, "--max_minutes=1e-9"]) == 0
+    stopped = capsys.readouterr().out
+    assert "stopped at max_minutes after 1 steps" in stopped
+    assert "continue with --resume" in stopped
+    assert main(["train", "--resume", "--name=new", "--max_minutes=9"]) == 0
+    assert "finished after 3 steps" in capsys.readouterr().out
+
+
+# --- translate ------------------------------------------------------------------------------------------------
+
+
+def test_translate_needs_no_option_of_the_training_repeated(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["translate", "checkpoints/odd"]) == 0
+    results = here / "results" / "odd" / "test_latest"
+    assert str(results / "index.html") in capsys.readouterr().out
+    for number in range(2):
+        pair = read_image(here / "grey" / "test" / f"pair{number}.png")
+        images = {label: picture(results / "images" / f"pair{number}_{label}.png") for label in LABELS}
+        assert {image.shape for image in images.values()} == {(32, 32, 3)}
+        # BtoA: what stands on the right is the input.
+        assert abs(images["real_A"].mean() - pair[:, 36:].mean()) < 3
+        assert abs(images["real_B"].mean() - pair[:, :36].mean()) < 3
+        assert (results / "triptychs" / f"pair{number}.png").is_file()
+
+
+LABELS = ("real_A", "fake_B", "real_B")
+
+
+def test_translating_twice_with_one_seed_gives_the_same_pictures_and_another_seed_others(here: Path) -> None:
+    results = here / "results" / "tiny" / "test_latest" / "images"
+    made = []
+    for seed in (3, 3, 4):
+        assert main(["translate", "checkpoints/tiny", f"--seed={seed}"]) == 0
+        made.append(picture(results / "pair0_fake_B.png"))
+    assert (made[0] == made[1]).all()
+    assert (made[0] != made[2]).any(), "dropout did not depend on the seed"
+
+
+def test_the_result_of_an_image_does_not_depend_on_those_after_it(here: Path) -> None:
+    image = here / "results" / "tiny" / "test_latest" / "images" / "pair0_fake_B.png"
+    made = []
+    for arguments in ([], ["--num_test=1"]):
+        assert main(["translate", "checkpoints/tiny", *arguments]) == 0
+        made.append(picture(image))
+    assert (made[0] == made[1]).all()
+
+
+def test_eval_leaves_out_dropout(here: Path) -> None:
+    image = here / "results" / "tiny" / "test_latest" / "images" / "pair0_fake_B.png"
+    made = []
+    for seed in (3, 4):
+        assert main(["translate", "checkpoints/tiny", "--eval", f"--seed={seed}"]) == 0
+        made.append(picture(image))
+    assert (made[0] == made[1]).all()
+
+
+def test_single_images_of_odd_sizes_keep_them_with_preprocess_none(here: Path) -> None:
+    sizes = {"wide": (37, 51), "tall": (64, 21), "tiny": (9, 10)}
+    for name, size in sizes.items():
+        pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+        save(pixels, here / "photos" / f"{name}.png")
+    assert main(["translate", "checkpoints/tiny", "photos", "--single", "--preprocess", "none"]) == 0
+    images = here / "results" / "tiny" / "images_latest" / "images"
+    for name, size in sizes.items():
+        assert picture(images / f"{name}_fake_B.png").shape == (*size, 3)
+        change = picture(images / f"{name}_real_A.png").astype(int) - picture(here / "photos" / f"{name}.png")
+        assert np.abs(change).max() <= 1  # what is written is truncated, as in the original
+        assert not (images / f"{name}_real_B.png").exists()
+
+
+def test_what_is_done_to_the_images_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["translate", "checkpoints/tiny", "data/test"]) == 0
+    told = capsys.readouterr().out
+    assert "images are read as A|B side by side; --single reads input images alone" in told
+    assert "images are resized as in training (preprocess resize_and_crop); --preprocess none keeps their size" in told
+
+
+def test_the_folder_test_is_preferred_in_every_layout(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for phase, names in (("train", "abc"), ("test", "z")):
+        for name in names:
+            for side in "AB":
+                save(draw_pair(36), here / "layout" / side / phase / f"{name}.png")
+    run_training(tiny_config(Path(), name="layout", dataroot="layout", dataset_mode="folders", n_epochs_decay=0))
+    assert main(["evaluate", "checkpoints/layout"]) == 0
+    assert "unseen pairs        1\n" in capsys.readouterr().out
+    assert main(["evaluate", "checkpoints/layout", "layout"]) == 0
+    assert "unseen pairs        1\n" in capsys.readouterr().out
+
+
+def test_photographs_are_colourised_with_single_or_without(here: Path) -> None:
+    colour = {"dataset_mode": "colorization", "input_nc": 1, "output_nc": 2, "name": "colour"}
+    run_training(tiny_config(Path(), n_epochs=1, n_epochs_decay=0, **colour))
+    image = here / "results" / "colour" / "images_latest" / "images" / "pair0_fake_B.png"
+    made = []
+    for arguments in ([], ["--single"]):
+        assert main(["translate", "checkpoints/colour", "data/test", *arguments]) == 0
+        made.append(picture(image))
+    assert (made[0] == made[1]).all()
+    lightness = picture(image.with_name("pair0_real_A.png"))
+    assert (lightness[..., 0] == lightness[..., 1]).all(), "the input is not grey"
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_file_of_the_original_project_needs_no_option(here: Path, prefix: str) -> None:
+    """A plain state_dict; the options are read off its tensors, so its pictures are those of our own file."""
+    weights = load_weights(Path("checkpoints/odd/latest_net_G.pth"))
+    folder = here / "label2photo"
+    folder.mkdir()
+    torch.save({prefix + name: value for name, value in weights.items()}, folder / "latest_net_G.pth")
+    sizes = ["--load_size=36", "--crop_size=32"]
+    assert main(["translate", "label2photo/latest_net_G.pth", "grey", "--direction=BtoA", *sizes]) == 0
+    assert main(["translate", "checkpoints/odd", "grey"]) == 0
+    made = [
+        picture(here / "results" / name / "test_latest" / "images" / "pair1_fake_B.png")
+        for name in ("label2photo", "odd")
+    ]
+    assert (made[0] == made[1]).all()
+
+
+def test_an_epoch_that_was_kept_can_be_translated(here: Path) -> None:
+    assert main(["train", *TRAIN, "--save_epoch_freq=1", "--n_epochs=2"]) == 0
+    assert main(["translate", "checkpoints/new", "--epoch=1"]) == 0
+    assert (here / "results" / "new" / "test_1" / "index.html").is_file()
+
+
+def test_a_checkpoint_that_was_moved_carries_its_options(here: Path) -> None:
+    shutil.move(here / "checkpoints" / "odd" / "latest_net_G.pth", here / "moved.pth")
+    assert main(["translate", "moved.pth", "grey"]) == 0
+    assert (here / "results" / "odd" / "test_moved" / "index.html").is_file()
+
+
+# --- evaluate -------------------------------------------------------------------------------------------------
+
+
+def scores(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, float]:
+    """The numbers that ``evaluate`` prints, by what stands in front of them."""
+    assert main(["evaluate", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return {line[:20].strip(): float(line[20:].split()[0]) for line in lines}
+
+
+def test_evaluate_prints_the_scores_beside_those_of_the_mean_training_image(
+    there: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = scores(capsys, "checkpoints/tiny")
+    assert found.keys() == {"unseen pairs", "L1", "PSNR", "L1 of mean image", "ratio"}
+    assert found["unseen pairs"] == 2
+    assert found["ratio"] == pytest.approx(found["L1"] / found["L1 of mean image"], abs=2e-3)
+
+
+def test_the_scores_are_those_of_the_images_that_translate_writes(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = scores(capsys, "checkpoints/tiny")
+    assert main(["translate", "checkpoints/tiny"]) == 0
+    images = here / "results" / "tiny" / "test_latest" / "images"
+    l1, psnr = [], []
+    for number in range(2):
+        fake, real = (picture(images / f"pair{number}_{label}.png") / 127.5 for label in ("fake_B", "real_B"))
+        l1.append(np.abs(fake - real).mean())
+        psnr.append(10 * np.log10(4 / ((fake - real) ** 2).mean()))
+    assert found["L1"] == pytest.approx(np.mean(l1), abs=0.005)
+    assert found["PSNR"] == pytest.approx(np.mean(psnr), abs=0.1)
+
+
+def test_num_test_and_phase_choose_the_pairs(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scores(capsys, "checkpoints/tiny", "--num_test=1")["unseen pairs"] == 1
+    assert scores(capsys, "checkpoints/tiny", "--phase=train")["unseen pairs"] == 3
+
+
+def test_where_the_training_data_are_gone_there_is_no_ratio(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.move(here / "data", here / "kept")
+    found = scores(capsys, "checkpoints/tiny", "kept")
+    assert found.keys() == {"unseen pairs", "L1", "PSNR"}
+
+
+# --- data and doctor -------------------------------------------------------------------------------------------
+
+
+def test_data_pairs_joins_two_folders_side_by_side(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for side, value in (("left", 10), ("right", 200)):
+        for name in ("a", "sub/b"):
+            save(np.full((8, 6, 3), value, np.uint8), here / side / f"{name}.png")
+    assert main(["data", "pairs", "left", "right", "joined/train"]) == 0
+    assert capsys.readouterr().out == "2 pairs written to joined/train\n"
+    joined = picture(here / "joined" / "train" / "sub" / "b.png")
+    assert joined.shape == (8, 12, 3)
+    assert (joined[:, :6] == 10).all()
+    assert (joined[:, 6:] == 200).all()
+
+
+def test_data_pairs_does_not_overwrite_unless_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(draw_pair(36), here / "left" / "a.png")
+    save(draw_pair(36), here / "right" / "a.png")
+    assert main(["data", "pairs", "left", "right", "joined"]) == 0
+    assert main(["data", "pairs", "left", "right", "joined", "--size=8x8"]) == 1
+    assert "exist already" in capsys.readouterr().err
+    assert main(["data", "pairs", "left", "right", "joined", "--size=8x8", "--overwrite"]) == 0
+    assert picture(here / "joined" / "a.png").shape == (8, 16, 3)
+
+
+def test_data_cityscapes_joins_colour_labels_and_photographs(here: Path) -> None:
+    frame = "city_000000_000001"
+    save(np.full((8, 16, 1), 7, np.uint8), here / "labels" / "city" / f"{frame}_gtFine_labelIds.png")
+    save(np.full((8, 16, 3), 99, np.uint8), here / "photos" / "city" / f"{frame}_leftImg8bit.png")
+    assert main(["data", "cityscapes", "labels", "photos", "joined", "--size=4x6"]) == 0
+    joined = picture(here / "joined" / "city" / f"{frame}.png")
+    assert joined.shape == (4, 12, 3)
+    assert (joined[:, :6] == (128, 64, 128)).all(), "road is not in the colour of the palette"
+    assert (joined[:, 6:] == 99).all()
+
+
+def test_data_check_lists_the_damaged_files_and_fails(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "damaged"]) == 1
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert "damaged/train/pair1.png" in first
+    assert "damaged/train/pair3.png" in second
+    assert last == "5 samples, 2 problems"
+
+
+def test_data_check_names_files_as_they_are(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Square brackets mean colours to the library that prints; to the user they are part of a name."""
+    shutil.rmtree(here / "damaged" / "train")
+    (here / "damaged" / "train").mkdir()
+    (here / "damaged" / "train" / "a[red]b.png").write_bytes(b"no image")
+    assert main(["data", "check", "damaged"]) == 1
+    assert "damaged/train/a[red]b.png" in capsys.readouterr().out
+
+
+def test_data_check_draws_a_contact_sheet(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "data", "--sheet=sheet.png", "--count=2"]) == 0
+    assert f"contact sheet: {here / 'sheet.png'}" in capsys.readouterr().out
+    assert picture(here / "sheet.png").std() > 10
+
+
+def test_data_demo_draws_scenes_in_the_layout_of_pix2pixhd(here: Path) -> None:
+    assert main(["data", "demo", "scenes", "--count=2", "--size=32x64", "--phase=test"]) == 0
+    for part in ("label", "inst", "img"):
+        files = sorted((here / "scenes" / f"test_{part}").iterdir())
+        assert [picture(file).shape[:2] for file in files] == [(32, 64), (32, 64)]
+
+
+def test_doctor_shows_what_runs_each_op_and_why_the_others_do_not(capsys: pytest.CaptureFixture[str]) -> None:
+    import torchp2p
+
+    assert main(["doctor"]) == 0
+    report = capsys.readouterr().out
+    for word in ("torchp2p", "torch", "CUDA", "compiled module", "TORCHP2P_BACKEND", "triton", "native"):
+        assert word in report
+    rows = {line.split("│")[1].strip(): line for line in report.splitlines() if line.count("│") == 7}
+    for op in set(torchp2p.ops.__all__) - {"backend", "BackendUnavailableError"}:
+        assert rows[op].split("│")[2].strip() == "native", f"{op} does not run on the native backend here"
+
+
+def test_doctor_names_the_extra_that_installs_what_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.metadata.version
+
+    def without_tensorboard(package: str) -> Any:
+        if package == "tensorboard":
+            raise importlib.metadata.PackageNotFoundError(package)
+        return found(package)
+
+    monkeypatch.setattr("importlib.metadata.version", without_tensorboard)
+    assert main(["doctor"]) == 0
+    assert "not installed (pip install torchp2p[tensorboard])" in capsys.readouterr().out
