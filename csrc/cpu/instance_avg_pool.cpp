@@ -34,12 +34,18 @@ struct Run {
 
 // The first pixel from `i` on whose id is not `id`, or `end`.
 template <class I> inline std::int64_t run_end(const I* ids, std::int64_t i, std::int64_t end, I id) {
-  constexpr std::int64_t kStep = kVectorBytes / static_cast<std::int64_t>(sizeof(I));
+  constexpr std::int64_t kStep = 16;
+  typedef I Ids __attribute__((vector_size(kStep * sizeof(I))));
+  typedef std::int8_t Bytes __attribute__((vector_size(kStep)));
   if (i < end && ids[i] != id) return i;
   for (; i + kStep <= end; i += kStep) {
-    I differences = 0;
-    for (std::int64_t k = 0; k < kStep; ++k) differences |= static_cast<I>(ids[i + k] ^ id);
-    if (differences != 0) break;
+    Ids here;
+    std::memcpy(&here, ids + i, sizeof here);
+    const Bytes differs = __builtin_convertvector(here != id, Bytes);  // the first pixel's in the lowest byte
+    std::uint64_t halves[2];
+    std::memcpy(halves, &differs, sizeof differs);
+    if (halves[0] != 0) return i + __builtin_ctzll(halves[0]) / 8;
+    if (halves[1] != 0) return i + kStep / 2 + __builtin_ctzll(halves[1]) / 8;
   }
   while (i < end && ids[i] == id) ++i;
   return i;
@@ -50,8 +56,7 @@ class Segments {
  public:
   Segments(const InstanceAvgPoolParams& p, const Bands& bands, int threads)
       : p_(p), bands_(bands), runs_(1, bands.count * bands.most_pixels), ids_(1, bands.count * bands.most_pixels),
-        places_(3, bands.count + 1), free_(threads, 2), slots_(threads, IdTable::slots_for(bands.most_pixels)) {
-  }
+        places_(3, bands.count + 1), free_(threads, 2), slots_(threads, IdTable::slots_for(bands.most_pixels)) {}
 
   bool ok() const { return runs_.ok() && ids_.ok() && places_.ok() && free_.ok() && slots_.ok(); }
 
@@ -91,7 +96,8 @@ class Segments {
         const I* row = rows.row(band.n, 0, h, packed.piece(thread));
         for (std::int64_t begin = 0, end; begin < p_.w; begin = end) {
           end = run_end(row, begin + 1, p_.w, row[begin]);
-          *run++ = {static_cast<std::int32_t>(end - begin), number_of(row[begin], ids_.piece(0) + free[kIds], found, numbers)};
+          *run++ = {static_cast<std::int32_t>(end - begin),
+                    number_of(row[begin], ids_.piece(0) + free[kIds], found, numbers)};
         }
       }
       free[kRuns] = run - runs_.piece(0);
@@ -153,7 +159,7 @@ template <class A> class LaneSums {
 
   // Adds lanes c, c + channels, c + 2 * channels, ... below `lanes` to totals[c], for each of the channels.
   void fold(std::int64_t channels, std::int64_t lanes, double* totals) const {
-    if (channels == 1) {
+    if (channels == 1 && lanes == kLanes<A>) {
       totals[0] += sum_lanes<double>(kParts == 1 ? parts_[0] : parts_[0] + parts_[kParts - 1]);
       return;
     }

@@ -37,9 +37,7 @@ def gan_loss_slopes(maps: Sequence[Tensor], target_is_real: bool, mode: str, for
     Not in the map's dtype: one part in ten thousand pixels of a slope is below what float16 holds.
     """
     acc = statistics_dtype(maps[0].dtype)
-    return [
-        _pointwise_slope(p.to(acc), target_is_real, mode, for_discriminator) / max(p.numel(), 1) for p in maps
-    ]
+    return [_pointwise_slope(p.to(acc), target_is_real, mode, for_discriminator) / max(p.numel(), 1) for p in maps]
 
 
 def _pointwise(p: Tensor, real: bool, mode: str, for_discriminator: bool) -> Tensor:
