@@ -188,10 +188,17 @@ class Session:
         self.console.print(f"{self.device}, torch {torch.__version__}, commit {self.commit}", highlight=False)
         self.copy_gb_per_s = self._memory_bandwidth()
 
-    def run(self, case: Case, providers: Sequence[Provider], modes: Iterable[str]) -> None:
-        """Measure one case in every mode, and show each. One provider is ``eager``, contiguous."""
+    def run(
+        self, case: Case, providers: Sequence[Provider], modes: Iterable[str], *, rounds: int | None = None
+    ) -> None:
+        """Measure one case in every mode, and show each. One provider is ``eager``, contiguous.
+
+        A provider that takes seconds a call asks for fewer ``rounds``, at least two.
+        """
+        rounds = self.rounds if rounds is None else rounds
         for mode in modes:
-            samples = measure([provider.prepare(mode) for provider in providers], rounds=self.rounds)
+            calls = [provider.prepare(mode) for provider in providers]
+            samples = measure(calls, rounds=rounds, warmup=min(3, rounds - 1))
             eager = samples[[provider.name for provider in providers].index(EAGER)]
             rows = [
                 self._row(case, provider, mode, taken, eager)

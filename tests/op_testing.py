@@ -87,6 +87,8 @@ def ulps_from(value: Tensor, oracle: Tensor) -> Tensor:
 
 # --- layouts ---------------------------------------------------------------------------------------------
 
+AROUND = 100  # what stands around a window; it fits every dtype
+
 
 def contiguous(x: Tensor) -> Tensor:
     return x.contiguous()
@@ -99,14 +101,14 @@ def channels_last(x: Tensor) -> Tensor:
 def cropped(x: Tensor) -> Tensor:
     """A window in height and width of a larger tensor, with something else around it."""
     n, c, h, w = x.shape
-    around = torch.full((n, c, h + 3, w + 5), 1e4, dtype=x.dtype, device=x.device)
+    around = torch.full((n, c, h + 3, w + 5), AROUND, dtype=x.dtype, device=x.device)
     window = around[:, :, 1 : 1 + h, 2 : 2 + w]
     return window.copy_(x)
 
 
 def cropped_channels_last(x: Tensor) -> Tensor:
     n, c, h, w = x.shape
-    around = channels_last(torch.full((n, c, h + 3, w + 5), 1e4, dtype=x.dtype, device=x.device))
+    around = channels_last(torch.full((n, c, h + 3, w + 5), AROUND, dtype=x.dtype, device=x.device))
     window = around[:, :, 1 : 1 + h, 2 : 2 + w]
     return window.copy_(x)
 
@@ -114,13 +116,13 @@ def cropped_channels_last(x: Tensor) -> Tensor:
 def channel_slice(x: Tensor) -> Tensor:
     """Some channels of a tensor that has more: what the gradient of torch.cat hands out."""
     n, c, h, w = x.shape
-    more = torch.full((n, c + 4, h, w), 1e4, dtype=x.dtype, device=x.device)
+    more = torch.full((n, c + 4, h, w), AROUND, dtype=x.dtype, device=x.device)
     return more[:, 1 : 1 + c].copy_(x)
 
 
 def channel_slice_channels_last(x: Tensor) -> Tensor:
     n, c, h, w = x.shape
-    more = channels_last(torch.full((n, c + 4, h, w), 1e4, dtype=x.dtype, device=x.device))
+    more = channels_last(torch.full((n, c + 4, h, w), AROUND, dtype=x.dtype, device=x.device))
     return more[:, 1 : 1 + c].copy_(x)
 
 
@@ -132,7 +134,7 @@ def transposed(x: Tensor) -> Tensor:
 def every_second(x: Tensor) -> Tensor:
     """Every second row and column of a larger tensor."""
     n, c, h, w = x.shape
-    larger = torch.full((n, c, 2 * h, 2 * w), 1e4, dtype=x.dtype, device=x.device)
+    larger = torch.full((n, c, 2 * h, 2 * w), AROUND, dtype=x.dtype, device=x.device)
     return larger[:, :, ::2, ::2].copy_(x)
 
 

@@ -18,6 +18,8 @@ import torch
 from benchmarks import (
     bench_feature_matching_loss,
     bench_gan_loss,
+    bench_instance_avg_pool,
+    bench_instance_edges,
     bench_norm_act,
     bench_overhead,
     harness,
@@ -313,6 +315,36 @@ def test_all_providers_of_feature_matching_loss_compute_the_same(
         if provider.name != "compile"
     )
     torch.testing.assert_close(native, eager)
+
+
+@pytest.fixture
+def street(monkeypatch: pytest.MonkeyPatch) -> bench_instance_avg_pool.Street:
+    """A small part of the drawn street."""
+    monkeypatch.delenv("TORCHP2P_CITYSCAPES", raising=False)
+    whole = bench_instance_avg_pool.street()
+    assert whole.ids.shape == (1, 1, 1024, 2048)
+    return whole.every(16)
+
+
+def test_all_providers_of_instance_avg_pool_compute_the_same(street: bench_instance_avg_pool.Street) -> None:
+    x = torch.randn(1, 3, *street.ids.shape[2:])
+    for providers in (bench_instance_avg_pool.providers, bench_instance_avg_pool.with_original):
+        others = (p for p in providers(street.ids, x) if p.name != "compile")  # which is scatter_add's own text
+        for mode, exact in (("forward", bench_instance_avg_pool.native(x.double(), street.ids)),):
+            for provider in others:
+                torch.testing.assert_close(
+                    provider.prepare(mode)(), exact.float(), msg=lambda m, p=provider: f"{p.name}: {m}"
+                )
+
+
+@pytest.mark.parametrize("id_dtype", [torch.int32, torch.uint16])
+def test_all_providers_of_instance_edges_compute_the_same(
+    street: bench_instance_avg_pool.Street, id_dtype: torch.dtype
+) -> None:
+    ids = street.ids.to(id_dtype)
+    eager, native = (p.prepare("forward")() for p in bench_instance_edges.providers(ids) if p.name != "compile")
+    assert torch.equal(eager, native)
+    assert torch.equal(bench_instance_edges.reference_in_float32(ids), native)
 
 
 def test_the_overhead_benchmark_runs_from_end_to_end(

@@ -61,3 +61,25 @@ def feature_matching_loss_forward(
 def feature_matching_loss_backward(
     gradients: list[tuple[int, int, int, float]], dtype: int, grad_loss: int, /
 ) -> int: ...
+def instance_avg_pool(
+    x: int,
+    ids: int,
+    y: int,
+    x_shape: tuple[int, ...],
+    x_stride: tuple[int, ...],
+    ids_stride: tuple[int, ...],
+    dtype: int,
+    id_bytes: int,
+    channels_last: bool,
+    /,
+) -> int: ...
+def instance_edges(
+    ids: int,
+    edges: int,
+    ids_shape: tuple[int, ...],
+    ids_stride: tuple[int, ...],
+    id_bytes: int,
+    edge_bytes: int,
+    one: int,
+    /,
+) -> int: ...

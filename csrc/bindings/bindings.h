@@ -1,4 +1,4 @@
-// What each op's binding file offers to module.cpp, and the two conversions they share.
+// What each op's binding file offers to module.cpp, and the conversions they share.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -6,11 +6,15 @@
 #include <array>
 #include <cstdint>
 
+#include "torchp2p/strides.h"
+
 namespace torchp2p {
 
 void bind_norm_act(pybind11::module_& module);
 void bind_gan_loss(pybind11::module_& module);
 void bind_feature_matching_loss(pybind11::module_& module);
+void bind_instance_avg_pool(pybind11::module_& module);
+void bind_instance_edges(pybind11::module_& module);
 
 template <class T> T* pointer(std::uintptr_t address) { return reinterpret_cast<T*>(address); }
 
@@ -18,6 +22,11 @@ template <class T> T* pointer(std::uintptr_t address) { return reinterpret_cast<
 inline std::array<std::int64_t, 4> four(const pybind11::tuple& t) {
   if (t.size() != 4) throw pybind11::value_error("expected the shape or strides of a 4-dimensional tensor");
   return {t[0].cast<std::int64_t>(), t[1].cast<std::int64_t>(), t[2].cast<std::int64_t>(), t[3].cast<std::int64_t>()};
+}
+
+inline Strides strides(const pybind11::tuple& t) {
+  const auto s = four(t);
+  return {s[0], s[1], s[2], s[3]};
 }
 
 }  // namespace torchp2p

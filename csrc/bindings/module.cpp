@@ -12,4 +12,6 @@ PYBIND11_MODULE(_C, module) {
   torchp2p::bind_norm_act(module);
   torchp2p::bind_gan_loss(module);
   torchp2p::bind_feature_matching_loss(module);
+  torchp2p::bind_instance_avg_pool(module);
+  torchp2p::bind_instance_edges(module);
 }

@@ -8,11 +8,6 @@ namespace py = pybind11;
 namespace torchp2p {
 namespace {
 
-Strides strides(const py::tuple& t) {
-  const auto s = four(t);
-  return {s[0], s[1], s[2], s[3]};
-}
-
 NormActShape shape(const py::tuple& x_shape, int dtype, int statistics, std::int64_t stat_groups, double eps, int act,
                    double slope, std::int64_t pad, int pad_mode, bool channels_last) {
   const auto s = four(x_shape);

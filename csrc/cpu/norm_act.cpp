@@ -136,8 +136,8 @@ template <class T, bool kUniform> class Forward : public KernelBase<T, kUniform>
 
  public:
   Forward(const NormActForward& p, const Plan& plan)
-      : Base(p.shape, plan), p_(p), x_(p.x, p.x_stride, plan, plan.w),
-        residual_(p.residual, p.residual_stride, plan, plan.w), packed_x_(plan.threads, x_.buffer_size()),
+      : Base(p.shape, plan), p_(p), x_(p.x, p.x_stride, plan.h, plan.w, plan.cell),
+        residual_(p.residual, p.residual_stride, plan.h, plan.w, plan.cell), packed_x_(plan.threads, x_.buffer_size()),
         packed_residual_(plan.threads, residual_.buffer_size()) {}
 
   bool ok() const { return Base::ok() && packed_x_.ok() && packed_residual_.ok(); }
@@ -295,8 +295,10 @@ template <class T, bool kUniform> class Backward : public KernelBase<T, kUniform
 
  public:
   Backward(const NormActBackward& p, const Plan& plan)
-      : Base(p.shape, plan), p_(p), grad_(p.grad_y, p.grad_y_stride, plan, plan.w + 2 * plan.pad),
-        x_(p.x, p.x_stride, plan, plan.w), residual_(p.residual, p.residual_stride, plan, plan.w),
+      : Base(p.shape, plan), p_(p),
+        grad_(p.grad_y, p.grad_y_stride, plan.h + 2 * plan.pad, plan.w + 2 * plan.pad, plan.cell),
+        x_(p.x, p.x_stride, plan.h, plan.w, plan.cell),
+        residual_(p.residual, p.residual_stride, plan.h, plan.w, plan.cell),
         packed_grad_(plan.threads, grad_.buffer_size()), packed_x_(plan.threads, x_.buffer_size()),
         packed_residual_(plan.threads, residual_.buffer_size()),
         folded_(plan.threads, plan.pad > 0 ? (plan.w + 2 * plan.pad) * plan.cell : 0),

@@ -8,6 +8,7 @@
 
 #include "buffer.h"
 #include "parallel.h"
+#include "rows.h"
 #include "sweep.h"
 #include "torchp2p/norm_act.h"
 
@@ -91,40 +92,6 @@ inline void run(Kernel& kernel, const Plan& plan) {
                  [&](std::int64_t i, int thread) { kernel.apply(plan.chunk(unit, chunks - 1 - i), 0, thread); });
   }
 }
-
-// The flat rows of a tensor with any strides: in place where the values of a row are dense, else packed.
-template <class T> class Rows {
- public:
-  Rows(const void* base, const Strides& strides, const Plan& plan, std::int64_t width)
-      : base_(static_cast<const T*>(base)), strides_(strides), plan_(plan), width_(width) {
-    const bool pixels_dense = width == 1 || strides.w == plan.cell;
-    const bool values_dense = plan.cell == 1 || strides.c == 1;
-    packed_ = base_ != nullptr && !(pixels_dense && values_dense);
-  }
-
-  // Whether consecutive rows follow each other without a gap, so that they can be taken as one.
-  bool joined() const { return base_ == nullptr || (!packed_ && (plan_.h == 1 || strides_.h == width_ * plan_.cell)); }
-  // Values of the buffer that a thread must offer to row().
-  std::int64_t buffer_size() const { return packed_ ? width_ * plan_.cell : 0; }
-
-  // Row h; `buffer` takes it where it must be packed. Null if there is no tensor.
-  const T* row(std::int64_t n, std::int64_t c, std::int64_t h, T* buffer) const {
-    if (base_ == nullptr) return nullptr;
-    const T* start = base_ + n * strides_.n + c * strides_.c + h * strides_.h;
-    if (!packed_) return start;
-    for (std::int64_t i = 0; i < width_; ++i) {
-      for (std::int64_t k = 0; k < plan_.cell; ++k) buffer[i * plan_.cell + k] = start[i * strides_.w + k * strides_.c];
-    }
-    return buffer;
-  }
-
- private:
-  const T* base_;
-  Strides strides_;
-  const Plan& plan_;
-  std::int64_t width_;
-  bool packed_;
-};
 
 }  // namespace TORCHP2P_ISA
 }  // namespace torchp2p

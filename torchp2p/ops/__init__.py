@@ -4,6 +4,8 @@ from torchp2p.ops._dispatch import BackendUnavailableError, backend
 from torchp2p.ops.conv_norm_act import Deferred, conv_norm_act
 from torchp2p.ops.feature_matching_loss import feature_matching_loss
 from torchp2p.ops.gan_loss import gan_loss
+from torchp2p.ops.instance_avg_pool import instance_avg_pool
+from torchp2p.ops.instance_edges import instance_edges
 from torchp2p.ops.norm_act import norm_act
 
 __all__ = [
@@ -13,5 +15,7 @@ __all__ = [
     "conv_norm_act",
     "feature_matching_loss",
     "gan_loss",
+    "instance_avg_pool",
+    "instance_edges",
     "norm_act",
 ]

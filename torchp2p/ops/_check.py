@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchp2p.ops._native import DTYPE_CODES
+from torchp2p.ops._native import DTYPE_CODES, ID_DTYPES
 
 
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -29,6 +29,19 @@ def image_batch(name: str, value: Any) -> None:
     floating_tensor(name, value)
     if value.dim() != 4:
         raise ValueError(f"{name} must be (N, C, H, W), got shape {tuple(value.shape)}")
+
+
+def id_map(name: str, value: Any) -> Tensor:
+    """``value``, ids of shape (N, 1, H, W) or (N, H, W), as (N, 1, H, W); raise if it is anything else."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
+    if value.dtype not in ID_DTYPES:
+        raise TypeError(f"{name} must be integers, got {value.dtype}")
+    if value.dim() == 3:
+        return value.unsqueeze(1)
+    if value.dim() != 4 or value.shape[1] != 1:
+        raise ValueError(f"{name} must be (N, 1, H, W) or (N, H, W), got shape {tuple(value.shape)}")
+    return value
 
 
 def same_device(name: str, value: Tensor, x: Tensor, of: str = "x") -> None:

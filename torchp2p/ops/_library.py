@@ -16,16 +16,17 @@ def register(
     name: str,
     implementation: Callable[..., Any],
     fake: Callable[..., Any],
-    setup_context: Callable[..., None],
-    backward: Callable[..., Any],
+    setup_context: Callable[..., None] | None = None,
+    backward: Callable[..., Any] | None = None,
 ) -> None:
-    """Give op ``name`` (its schema already defined) its one implementation, its fake and its gradient.
+    """Give op ``name`` (its schema already defined) its one implementation, its fake and, if any, its gradient.
 
     The implementation serves every device: it is told the backend, which ``_dispatch`` has chosen.
     """
     LIBRARY.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"torchp2p::{name}", fake, lib=LIBRARY)
-    torch.library.register_autograd(f"torchp2p::{name}", backward, setup_context=setup_context, lib=LIBRARY)
+    if backward is not None:
+        torch.library.register_autograd(f"torchp2p::{name}", backward, setup_context=setup_context, lib=LIBRARY)
 
 
 _COMPILED_OPTIONS = 64

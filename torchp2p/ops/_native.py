@@ -23,13 +23,28 @@ except ImportError as error:
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 """Codes of ``csrc/include/torchp2p/dtype.h``."""
 
+ID_DTYPES = frozenset(
+    (
+        torch.bool,
+        torch.uint8,
+        torch.int8,
+        torch.uint16,
+        torch.int16,
+        torch.uint32,
+        torch.int32,
+        torch.uint64,
+        torch.int64,
+    )
+)
+"""What ids of instances or labels may be. Kernels tell them apart by their bits and take any."""
+
 
 def unavailable(device_type: str, dtype: torch.dtype) -> str:
     """Why native code cannot run on such tensors; empty if it can."""
     if C is None:
         return REASON
-    if dtype not in DTYPE_CODES:
-        return f"native kernels take float32, bfloat16, float16 and float64, not {dtype}"
+    if dtype not in DTYPE_CODES and dtype not in ID_DTYPES:
+        return f"native kernels take float32, bfloat16, float16, float64 and integer ids, not {dtype}"
     if device_type != "cpu":
         return f"torchp2p._C has no kernels for {device_type} tensors"
     return ""

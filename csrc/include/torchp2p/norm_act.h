@@ -5,6 +5,7 @@
 
 #include "torchp2p/dtype.h"
 #include "torchp2p/status.h"
+#include "torchp2p/strides.h"
 
 namespace torchp2p {
 
@@ -14,11 +15,6 @@ namespace torchp2p {
 enum class Statistics : int { kNone = 0, kTaken = 1, kOwn = 2, kGiven = 3 };
 enum class Activation : int { kLeakyRelu = 0, kRelu = 1, kNone = 2, kTanh = 3 };
 enum class PadMode : int { kReflect = 0, kReplicate = 1, kZeros = 2 };
-
-// Distances in elements between neighbours along N, C, H and W. Inputs may have any strides, 0 included.
-struct Strides {
-  std::int64_t n, c, h, w;
-};
 
 // What forward and backward have in common. Vectors over channels and statistics have the accumulator's type.
 struct NormActShape {
