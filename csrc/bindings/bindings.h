@@ -10,6 +10,7 @@ namespace torchp2p {
 
 void bind_norm_act(pybind11::module_& module);
 void bind_gan_loss(pybind11::module_& module);
+void bind_label_conv2d(pybind11::module_& module);
 
 template <class T> T* pointer(std::uintptr_t address) { return reinterpret_cast<T*>(address); }
 

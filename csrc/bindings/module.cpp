@@ -11,4 +11,5 @@ PYBIND11_MODULE(_C, module) {
   module.def("status_name", [](int status) { return torchp2p::status_name(static_cast<torchp2p::Status>(status)); });
   torchp2p::bind_norm_act(module);
   torchp2p::bind_gan_loss(module);
+  torchp2p::bind_label_conv2d(module);
 }
