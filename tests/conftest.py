@@ -1,4 +1,4 @@
-"""What every test starts from: a device, a seed, two threads, and the sample frames where there are any."""
+"""What every test starts from: a device, a seed, one thread, and the sample frames where there are any."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from op_testing import backends_on
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -23,10 +22,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``backend`` takes every backend of the op tests; the test module names its op in ``OP``."""
+    """``backend`` takes every backend of an op, ``kernel`` those with code of their own.
+
+    The test module names its op in ``OP``.
+    """
+    device = metafunc.config.getoption("--device")
     if "backend" in metafunc.fixturenames:
-        device = metafunc.config.getoption("--device")
         metafunc.parametrize("backend", backends_on(device, metafunc.module.OP))
+    if "kernel" in metafunc.fixturenames:
+        kernels = [name for name in backends_on(device, metafunc.module.OP) if name != "reference"]
+        metafunc.parametrize("kernel", kernels)
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +41,12 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 @pytest.fixture(autouse=True)
 def _same_start_for_every_test():
+    """One thread: two that wait for each other on tiny tensors are slow where the machine is shared.
+
+    Tests of what threads do set their own number.
+    """
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

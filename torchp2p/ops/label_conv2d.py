@@ -60,7 +60,8 @@ def label_conv2d(
             by index, which is what padding their one-hot channels does; a label in a border of zeros is none.
         ignore_out_of_range: an id outside 0..L-1 (say 255 for "unknown") contributes nothing, as a column of zeros
             in the one-hot tensor would. Otherwise it is an error.
-        backend: ``native``, ``triton``, ``compile``, ``reference``, or None for the first that can run.
+        backend: ``native``, ``triton``, ``compile`` (the forward only; the gradient is the reference's),
+            ``reference``, or None for the first that can run.
 
     Returns:
         (N, O, H', W'), dtype of the weight; channels_last where dense or the weight is that (labels, having one
@@ -80,6 +81,8 @@ def label_conv2d(
     """
     _check_tensors(labels, weight, bias, dense)
     _check.one_of("pad_mode", pad_mode, PAD_MODES)
+    if not isinstance(ignore_out_of_range, bool):
+        raise TypeError(f"ignore_out_of_range must be True or False, got {type(ignore_out_of_range).__name__}")
     strides, paddings = _pair("stride", stride, least=1), _pair("padding", padding, least=0)
     weight, bias, dense = _as_autocast_says(weight, bias, dense)
     if labels.dim() == 3:
@@ -263,11 +266,9 @@ def _backward(
     elif backend == "native":
         _native_backward(grads, *args)
     else:
-        function = (
-            compiled(reference.label_conv2d_backward) if backend == "compile" else reference.label_conv2d_backward
-        )
+        # For ``compile`` too: Inductor does not lower aten.convolution_backward of a padded image of any size.
         with torch.autocast(weight.device.type, enabled=False):
-            for grad, value in zip(grads, function(*args), strict=True):
+            for grad, value in zip(grads, reference.label_conv2d_backward(*args), strict=True):
                 grad.copy_(value)
     return grads
 
