@@ -5,6 +5,7 @@ from torchp2p.nn.feature_matching_loss import FeatureMatchingLoss
 from torchp2p.nn.gan_loss import GANLoss
 from torchp2p.nn.instance_avg_pool import InstanceAvgPool2d
 from torchp2p.nn.instance_edges import InstanceEdges
+from torchp2p.nn.label_conv2d import LabelConv2d
 from torchp2p.nn.norm_act import NormAct
 
 __all__ = [
@@ -14,5 +15,6 @@ __all__ = [
     "GANLoss",
     "InstanceAvgPool2d",
     "InstanceEdges",
+    "LabelConv2d",
     "NormAct",
 ]

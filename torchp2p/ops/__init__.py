@@ -6,6 +6,7 @@ from torchp2p.ops.feature_matching_loss import feature_matching_loss
 from torchp2p.ops.gan_loss import gan_loss
 from torchp2p.ops.instance_avg_pool import instance_avg_pool
 from torchp2p.ops.instance_edges import instance_edges
+from torchp2p.ops.label_conv2d import label_conv2d
 from torchp2p.ops.norm_act import norm_act
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "gan_loss",
     "instance_avg_pool",
     "instance_edges",
+    "label_conv2d",
     "norm_act",
 ]
