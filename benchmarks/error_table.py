@@ -13,12 +13,14 @@ import argparse
 import csv
 import dataclasses
 import io
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = machine.device_name() if device.type == "cpu" else torch.cuda.get_device_name()
     made_by = (machine.commit(), name, torch.__version__)
     rows = [Row(*made_by, *row) for case in cases() for dtype in DTYPES for row in errors(case, dtype, device)]
-    Console().print(table(rows))
+    Console().print(*tables(rows), sep="\n")
     write(Path(__file__).resolve().parent / "results" / f"errors_{device.type}.csv", rows)
 
 
@@ -168,26 +170,23 @@ def quantities(run: Run, provider: str, tensors: Mapping[str, Tensor], grad: Ten
     return {"result": result.detach()} | {f"grad_{name}": g for name, g in zip(leaves, grads, strict=True)}
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """A line per quantity: eager's errors, ours, and how many times as large eager's is."""
-    shown = Table(title="errors relative to float64", title_justify="left")
-    for name in ("op", "shape", "dtype", "quantity"):
-        shown.add_column(name)
-    for name in ("eager max", f"{OURS} max", "eager rms", f"{OURS} rms", "eager / ours"):
-        shown.add_column(name, justify="right", no_wrap=True)
-    ours = {_key(row): row for row in rows if row.provider == OURS}
-    for row in rows:
-        if row.provider == EAGER:
-            mine = ours[_key(row)]
-            pairs = (row.max_relative_error, mine.max_relative_error, row.rms_relative_error, mine.rms_relative_error)
-            ratio = row.rms_relative_error / mine.rms_relative_error if mine.rms_relative_error else float("inf")
-            numbers = (*(f"{number:.1e}" for number in pairs), f"{ratio:.1f}")
-            shown.add_row(f"{row.op} {row.config}", row.shape, row.dtype, row.quantity, *numbers)
-    return shown
-
-
-def _key(row: Row) -> tuple[str, ...]:
-    return row.op, row.config, row.shape, row.dtype, row.quantity
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """One a case: eager's errors, ours, and how many times as large eager's are."""
+    for title, group in itertools.groupby(rows, lambda row: f"{row.op}: {row.config}, {row.shape}"):
+        shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        shown.add_column("dtype")
+        shown.add_column("quantity")
+        for name in (f"{EAGER} max", f"{OURS} max", f"{EAGER} rms", f"{OURS} rms", f"{EAGER} / {OURS}"):
+            shown.add_column(name, justify="right", no_wrap=True)
+        errors_of: dict[tuple[str, str], dict[str, Row]] = {}
+        for row in group:
+            errors_of.setdefault((row.dtype, row.quantity), {})[row.provider] = row
+        for (dtype, quantity), by in errors_of.items():
+            largest = (by[EAGER].max_relative_error, by[OURS].max_relative_error)
+            rms = (by[EAGER].rms_relative_error, by[OURS].rms_relative_error)
+            ratio = f"{rms[0] / rms[1]:.3g}" if rms[1] else "-"
+            shown.add_row(dtype, quantity, *(f"{error:.1e}" for error in (*largest, *rms)), ratio)
+        yield shown
 
 
 def write(path: Path, rows: Sequence[Row]) -> None:
