@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = torch.device(parser.parse_args(argv).device)
     name = machine.device_name() if device.type == "cpu" else torch.cuda.get_device_name()
     made_by = (machine.commit(), name, torch.__version__)
-    rows = [Row(*made_by, *row) for case in cases() for dtype in DTYPES for row in errors(case, dtype, device)]
+    rows = [Row(*made_by, *row) for case in cases() for dtype in DTYPES for row in errors(case, dtype, device)]  # type: ignore[arg-type]
     Console().print(*tables(rows), sep="\n")
     write(Path(__file__).resolve().parent / "results" / f"errors_{device.type}.csv", rows)
 

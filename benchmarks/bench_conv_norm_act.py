@@ -1,0 +1,108 @@
+"""conv_norm_act in a residual block against plain modules and torch.compile, and the bytes a chain of blocks keeps.
+
+    python -m benchmarks.bench_conv_norm_act [--quick] [--threads N] [--allocator keep]
+
+The convolution is the vendor's for everybody, so the ratio shows what is done around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.harness import EAGER, Case, Provider, Session, arguments, compiled, timed_call
+from benchmarks.results import OURS
+from torchp2p import ops
+
+MODES = ("forward", "forward_backward")
+SHAPES = (
+    (1, 256, 64, 64),  # residual blocks at 256 x 256
+    (1, 1024, 16, 32),  # of the global generator at 512 x 256
+)
+CHAIN = 6
+
+Block = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, show and keep; the bytes are shown only."""
+    options = arguments(__doc__).parse_args(argv)
+    session = Session(options)
+    for shape in SHAPES[:1] if options.quick else SHAPES:
+        session.run(case(shape), list(providers(shape)), MODES)
+    session.save()
+    plain, ours = (saved_bytes(block, SHAPES[0]) for block in (eager, native))
+    print(f"a chain of {CHAIN} residual blocks at {SHAPES[0]} keeps {plain / 1e6:.1f} MB in plain modules, ", end="")
+    print(f"{ours / 1e6:.1f} MB here: {ours / plain:.0%}")
+
+
+def case(shape: tuple[int, int, int, int]) -> Case:
+    """Arithmetic, not memory, limits a convolution: its traffic is left out."""
+    return Case(
+        op="conv_norm_act",
+        config="residual block, reflect 1, instance relu",
+        dtype="float32",
+        shape="x".join(map(str, shape)),
+        traffic={},
+    )
+
+
+def eager(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """The original's block: a bias-free 3x3 convolution, twice."""
+    h = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), first)
+    h = F.relu(F.instance_norm(h), inplace=True)
+    return x + F.instance_norm(F.conv2d(F.pad(h, (1, 1, 1, 1), mode="reflect"), second))
+
+
+def native(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """The same as a chain."""
+    h = ops.conv_norm_act(x, first, padding=1, pad_mode="reflect", act="relu", defer=True)
+    y = ops.conv_norm_act(h, second, padding=1, pad_mode="reflect", act="none", residual=x)
+    assert isinstance(y, Tensor)
+    return y
+
+
+def providers(shape: tuple[int, int, int, int]) -> Iterator[Provider]:
+    """Everybody, on the same values."""
+    inputs = _inputs(shape)
+
+    def run(block: Block) -> Callable[[str], Callable[[], object]]:
+        return lambda mode: timed_call(block, inputs, mode)
+
+    yield Provider(EAGER, run(eager))
+    yield Provider("compile", lambda mode: timed_call(compiled(eager), inputs, mode))
+    yield Provider(OURS, run(native))
+
+
+def saved_bytes(block: Block, shape: tuple[int, int, int, int]) -> int:
+    """What autograd keeps for the backward pass of a chain of blocks, weights left out."""
+    x, first, second = (tensor.requires_grad_() for tensor in _inputs(shape))
+    kept: dict[int, int] = {}
+    alive: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        alive.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        h = x
+        for _ in range(CHAIN):
+            h = block(h, first, second)
+    for weight in (first, second):
+        kept.pop(weight.untyped_storage().data_ptr(), None)
+    return sum(kept.values())
+
+
+def _inputs(shape: tuple[int, int, int, int]) -> list[Tensor]:
+    channels = shape[1]
+    weights = [torch.randn(channels, channels, 3, 3) / channels**0.5 / 3 for _ in range(2)]
+    return [torch.randn(shape), *weights]
+
+
+if __name__ == "__main__":
+    main()
