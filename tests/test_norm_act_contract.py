@@ -129,11 +129,11 @@ def test_compiling_says_nothing(fullgraph, fresh_compiler, device, recwarn, capf
 
 
 @every_dtype
-def test_under_autocast_the_result_follows_the_dtype_of_x(dtype, device):
+def test_under_autocast_the_result_follows_the_dtype_of_x(dtype, backend, device):
     x, weight = torch.randn(2, 3, 8, 8, device=device, dtype=dtype), torch.randn(3, device=device)
-    expected = norm_act(x, weight)
+    expected = norm_act(x, weight, pad=1, backend=backend)
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        y = norm_act(x, weight)
+        y = norm_act(x, weight, pad=1, backend=backend)
     assert y.dtype == dtype
     assert torch.equal(y, expected)
 

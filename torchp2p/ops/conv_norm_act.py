@@ -19,7 +19,7 @@ from torch import Tensor
 
 from torchp2p.ops import _check
 from torchp2p.ops._dispatch import BackendUnavailableError, choose
-from torchp2p.ops._library import LIBRARY, compiled, differentiate, register, with_own_memory
+from torchp2p.ops._library import LIBRARY, differentiate, register
 from torchp2p.ops.norm_act import (
     NORMS,
     PAD_MODES,
@@ -73,9 +73,14 @@ class Deferred:
     stat_groups: int = 1
 
     def tensor(self, pad: int = 0, pad_mode: str = "reflect", backend: str | None = None) -> Tensor:
-        """The activation itself, padded if asked: one :func:`torchp2p.ops.norm_act`, which says what it raises."""
+        """The activation itself, padded if asked: one :func:`torchp2p.ops.norm_act`, which says what it raises.
+
+        Where there is nothing to compute it is ``raw``.
+        """
         options = self.options(pad, pad_mode)
         self.check(options)
+        if _stands_for_itself(options, self.raw, self.norm_weight, self.norm_bias, self.residual):
+            return self.raw
         return apply(
             self.raw, self.norm_weight, self.norm_bias, self.residual, *self.take_running(), self.training,
             self.momentum, options, backend,
@@ -184,7 +189,7 @@ def _convolve(source: Deferred, weight: Tensor, bias: Tensor | None, conv: Convo
         x, source.norm_weight, source.norm_bias, source.residual,
         *given_statistics(norm, running_mean, running_var, source.training),
         norm, source.eps, source.act, source.slope, source.stat_groups,
-        weight, bias, *conv, choose("conv_norm_act", x, backend),
+        weight, bias, *conv, choose("norm_act", x, backend),
     )  # fmt: skip
     if source.training and norm != "none":
         update_running(x, norm, mean, var, running_mean, running_var, source.momentum)
@@ -296,28 +301,20 @@ LIBRARY.define(
 
 
 def _forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *rest, backend = args
-    if backend != "native":
-        function = compiled(reference.conv_norm_act) if backend == "compile" else reference.conv_norm_act
-        raw, mean, var = with_own_memory(function(*rest), rest)
-        return raw, mean, var
-    tensors, (weight, bias), conv = rest[:6], rest[11:13], Convolution(*rest[13:])
-    options = _options(conv, *rest[6:11])
+    tensors, (weight, bias), conv, backend = args[:6], args[11:13], Convolution(*args[13:18]), args[18]
+    options = _options(conv, *args[6:11])
     if _stands_for_itself(options, *tensors):
-        h, mean, var = tensors[0], tensors[0].new_empty(0), tensors[0].new_empty(0)
+        acc = reference.norm_act_reference.statistics_dtype(tensors[0].dtype)
+        h, mean, var = tensors[0], *_nothing(tensors[0], 2, acc)
     else:
         h, mean, var = run_forward(*tensors, *options, backend)
     return reference.convolve(h, weight, bias, conv), mean, var
 
 
 def _backward(*args: Any) -> tuple[Tensor, ...]:
-    *rest, backend = args
-    if backend != "native":
-        function = reference.conv_norm_act_backward
-        return tuple(with_own_memory((compiled(function) if backend == "compile" else function)(*rest), rest))
-    grad, tensors, weight, conv = rest[0], rest[1:7], rest[12], Convolution(*rest[13:18])
-    input_grad, residual_grad, weight_grad, bias_grad = rest[18:]
-    options = _options(conv, *rest[7:12])
+    grad, tensors, weight, conv = args[0], args[1:7], args[12], Convolution(*args[13:18])
+    input_grad, residual_grad, weight_grad, bias_grad, backend = args[18:]
+    options = _options(conv, *args[7:12])
     itself = _stands_for_itself(options, *tensors)
     if itself:
         h = tensors[0]
@@ -344,8 +341,8 @@ def _stands_for_itself(
     return plain and in_weight is None and in_bias is None and residual is None
 
 
-def _nothing(like: Tensor, count: int) -> tuple[Tensor, ...]:
-    return tuple(like.new_empty(0) for _ in range(count))
+def _nothing(like: Tensor, count: int, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
+    return tuple(like.new_empty(0, dtype=dtype) for _ in range(count))
 
 
 def _forward_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -59,9 +59,8 @@ def norm_act(
             mean, var = taken_mean, taken_var = mean_and_variance(h, groups_of(x, norm, stat_groups))
         h = (h - _per_sample(mean.to(acc), h)) * torch.rsqrt(_per_sample(var.to(acc), h) + eps)
     z = _affine(h, weight, bias, residual)
-    y = _activate(z, act, slope).to(x.dtype)
-    y = _extend(y, pad, pad_mode).contiguous(memory_format=memory_format_of(x))
-    return y, taken_mean, taken_var
+    y = _extend(_activate(z, act, slope), pad, pad_mode)  # in float32 as autocast wants padding, and rounded after it
+    return y.to(x.dtype).contiguous(memory_format=memory_format_of(x)), taken_mean, taken_var
 
 
 def norm_act_backward(
