@@ -12,7 +12,8 @@ SANITIZE := build/sanitize
 # By its exact pin and first, because the range that the package asks for may pull in another build.
 TORCH := $(shell grep '^torch==' constraints.txt)
 CSRC := $(shell find csrc -type f)
-OP_TESTS := $(patsubst torchp2p/ops/%,tests/test_%,$(filter-out torchp2p/ops/_%,$(wildcard torchp2p/ops/*.py)))
+OPS := $(basename $(notdir $(filter-out torchp2p/ops/_%,$(wildcard torchp2p/ops/*.py))))
+OP_TESTS := $(wildcard $(foreach op,$(OPS),tests/test_$(op)*.py))
 BENCHES := $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
 .DEFAULT_GOAL := help

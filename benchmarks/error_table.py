@@ -52,9 +52,6 @@ class Case:
 class Row:
     """The error of one quantity (``result`` or ``grad_<tensor>``) by one provider."""
 
-    commit: str
-    device: str
-    torch: str
     op: str
     config: str
     shape: str
@@ -71,10 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     device = torch.device(parser.parse_args(argv).device)
     name = machine.device_name() if device.type == "cpu" else torch.cuda.get_device_name()
-    made_by = (machine.commit(), name, torch.__version__)
-    rows = [Row(*made_by, *row) for case in cases() for dtype in DTYPES for row in errors(case, dtype, device)]  # type: ignore[arg-type]
+    rows = [row for case in cases() for dtype in DTYPES for row in errors(case, dtype, device)]
     Console().print(*tables(rows), sep="\n")
-    write(Path(__file__).resolve().parent / "results" / f"errors_{device.type}.csv", rows)
+    write(Path(__file__).resolve().parent / "results" / f"errors_{device.type}.csv", rows, name)
 
 
 def cases() -> Iterator[Case]:
@@ -144,10 +140,8 @@ def eager_gan_loss(p: Tensor, mode: str) -> Tensor:
     return F.relu(1 - p).mean() if mode == "hinge" else -p.mean()
 
 
-def errors(
-    case: Case, dtype: torch.dtype, device: torch.device
-) -> Iterator[tuple[str, str, str, str, str, str, float, float]]:
-    """What a `Row` holds from ``op`` on, for eager and every backend of ours that runs here."""
+def errors(case: Case, dtype: torch.dtype, device: torch.device) -> Iterator[Row]:
+    """Of the result and every gradient, by eager and by ours."""
     inputs = {name: tensor.to(device, dtype) for name, tensor in case.tensors.items()}
     exact_inputs = {name: tensor.double() for name, tensor in inputs.items()}
     grad = torch.randn_like(case.run(EAGER, inputs))
@@ -159,7 +153,7 @@ def errors(
             largest = (difference.abs().max() / value.abs().max()).item()
             rms = (difference.square().mean() / value.square().mean()).sqrt().item()
             name = str(dtype).removeprefix("torch.")
-            yield case.op, case.config, case.shape, name, quantity, provider, largest, rms
+            yield Row(case.op, case.config, case.shape, name, quantity, provider, largest, rms)
 
 
 def quantities(run: Run, provider: str, tensors: Mapping[str, Tensor], grad: Tensor) -> dict[str, Tensor]:
@@ -173,10 +167,10 @@ def quantities(run: Run, provider: str, tensors: Mapping[str, Tensor], grad: Ten
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
     """One a case: eager's errors, ours, and how many times as large eager's are."""
     for title, group in itertools.groupby(rows, lambda row: f"{row.op}: {row.config}, {row.shape}"):
-        shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        shown.add_column("dtype")
-        shown.add_column("quantity")
-        for name in (f"{EAGER} max", f"{OURS} max", f"{EAGER} rms", f"{OURS} rms", f"{EAGER} / {OURS}"):
+        shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        shown.add_column("dtype", no_wrap=True)
+        shown.add_column("quantity", no_wrap=True)
+        for name in (f"{EAGER} max", f"{OURS} max", f"{EAGER} rms", f"{OURS} rms", "ratio"):
             shown.add_column(name, justify="right", no_wrap=True)
         errors_of: dict[tuple[str, str], dict[str, Row]] = {}
         for row in group:
@@ -189,13 +183,14 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
         yield shown
 
 
-def write(path: Path, rows: Sequence[Row]) -> None:
+def write(path: Path, rows: Sequence[Row], device_name: str) -> None:
     """Keep ``rows`` as a CSV file, in place of those of the last run."""
+    made_by = (machine.commit(), device_name, torch.__version__)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in dataclasses.fields(Row))
+    writer.writerow(["commit", "device", "torch", *(field.name for field in dataclasses.fields(Row))])
     for row in rows:
-        cells = dataclasses.astuple(row)
+        cells = (*made_by, *dataclasses.astuple(row))
         writer.writerow(f"{cell:.3g}" if isinstance(cell, float) else cell for cell in cells)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda file: file.write(text.getvalue().encode()))

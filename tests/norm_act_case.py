@@ -37,6 +37,7 @@ class Case:
 
     def __str__(self) -> str:
         words = [word for word in ("affine", "residual", "given") if getattr(self, word)]
+        words += [f"{self.stat_groups}groups"] if self.stat_groups > 1 else []
         return "-".join([self.norm, self.act, f"{self.pad_mode}{self.pad}", *words])
 
     @property
@@ -139,7 +140,9 @@ def eager_layers(
     if case.norm == "instance":
         h = F.instance_norm(x, mean, var, weight, bias, use_input_stats=not case.given, eps=case.eps)
     elif case.norm == "batch":
-        h = F.batch_norm(x, mean, var, weight, bias, training=not case.given, eps=case.eps)
+        groups = x.chunk(case.stat_groups) if case.stat_groups > 1 else (x,)
+        training = not case.given
+        h = torch.cat([F.batch_norm(g, mean, var, weight, bias, training, eps=case.eps) for g in groups])
     else:
         h = x if weight is None else x * weight.to(x.dtype).view(1, -1, 1, 1)
         h = h if bias is None else h + bias.to(x.dtype).view(1, -1, 1, 1)

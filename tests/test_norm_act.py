@@ -105,6 +105,15 @@ def test_given_statistics_stand_in_for_those_of_x(norm, act, dtype, layout, back
     assert_exact(case, laid_out(random_inputs(case, dtype, device), layout), backend)
 
 
+@either_layout
+@every_dtype
+@pytest.mark.parametrize("shape", [(4, 3, 9, 11), (4, 2, 130, 70)], ids=["small", "large"])
+@pytest.mark.parametrize("groups", [2, 4])
+def test_groups_of_a_batch_have_statistics_of_their_own(groups, shape, dtype, layout, backend, device):
+    case = Case("batch", pad=1, affine=True, residual=True, stat_groups=groups, shape=shape)
+    assert_exact(case, laid_out(random_inputs(case, dtype, device), layout), backend)
+
+
 @pytest.mark.parametrize("dtype", HALF_DTYPES, ids=id_of)
 @pytest.mark.parametrize("given", [False, True], ids=["own", "given"])
 @pytest.mark.parametrize("norm", NORMS)
@@ -301,6 +310,16 @@ def test_running_statistics_are_updated_as_in_torch(momentum, norm, dtype, shape
     layer(x.double(), exact_mean, exact_var, momentum=momentum, **flag)
     torch.testing.assert_close(mean, exact_mean.to(vectors))
     torch.testing.assert_close(var, exact_var.to(vectors))
+
+
+def test_running_statistics_of_groups_are_updated_as_by_one_batch_after_the_other(backend, device):
+    groups = [3 * torch.randn(2, 3, 5, 7, device=device) + shift for shift in (0, 1, 2)]
+    (mean, var), (exact_mean, exact_var) = ([torch.zeros(3, device=device), torch.ones(3, device=device)] for _ in "12")
+    x = torch.cat(groups)
+    norm_act(x, norm="batch", running_mean=mean, running_var=var, stat_groups=3, backend=backend)
+    for group in groups:
+        F.batch_norm(group, exact_mean, exact_var, training=True)
+    torch.testing.assert_close((mean, var), (exact_mean, exact_var))
 
 
 def test_given_statistics_are_not_touched_in_eval_mode(backend, device):

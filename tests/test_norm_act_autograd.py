@@ -17,6 +17,7 @@ DERIVED_CASES = [
     *(Case(norm, act, shape=SMALL) for norm in NORMS for act in ACTIVATIONS),
     *(Case("instance", act, 1, "reflect", affine=True, residual=True, shape=SMALL) for act in ACTIVATIONS),
     *(Case("batch", act, 2, "replicate", affine=True, residual=True, given=True, shape=SMALL) for act in ACTIVATIONS),
+    Case("batch", "tanh", 1, affine=True, residual=True, shape=(4, 2, 2, 3), stat_groups=2),
     Case("instance", "tanh", 1, "zeros", affine=True, given=True, shape=SMALL),
     Case("none", "tanh", 1, "zeros", affine=True, residual=True, shape=SMALL),
 ]
@@ -32,7 +33,7 @@ def function_of(case: Case, inputs, backend: str | None):
         return norm_act(
             given.pop("x"), norm=case.norm, running_mean=inputs.mean, running_var=inputs.var,
             training=not case.given, act=case.act, slope=case.slope, pad=case.pad, pad_mode=case.pad_mode,
-            backend=backend, **given,
+            stat_groups=case.stat_groups, backend=backend, **given,
         )  # fmt: skip
 
     return function, tuple(leaf(getattr(inputs, name)) for name in names)

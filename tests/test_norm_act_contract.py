@@ -79,17 +79,20 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
-SIZES = ((2, 3, 9, 11), (3, 3, 12, 10), (4, 3, 7, 8))
+SIZES = ((2, 3, 9, 11), (4, 3, 12, 10), (6, 3, 7, 8))
 
 
 @either_layout
-@pytest.mark.parametrize("case", [Case(pad=1, affine=True), Case("batch", "relu", residual=True)], ids=str)
+@pytest.mark.parametrize(
+    "case", [Case(pad=1, affine=True), Case("batch", "relu", residual=True), Case("batch", stat_groups=2)], ids=str
+)
 def test_one_compilation_of_the_whole_graph_serves_every_size(case, layout, fresh_compiler, device):
     vectors = random_inputs(case, torch.float32, device)
 
     def step(x, residual):
         y = norm_act(
-            2 * x, vectors.weight, vectors.bias, norm=case.norm, act=case.act, pad=case.pad, residual=residual
+            2 * x, vectors.weight, vectors.bias, norm=case.norm, act=case.act, pad=case.pad, residual=residual,
+            stat_groups=case.stat_groups,
         )  # fmt: skip
         return y.square().sum()
 
@@ -268,6 +271,11 @@ def bad(error: type[Exception], sentence: str, **arguments: object):
         bad(TypeError, "residual must be torch.float32 like x, got torch.float64", residual=X.double()),
         bad(TypeError, "residual must be a Tensor or None, got bool", residual=True),
         bad(ValueError, "residual must be on the device of x (cpu), got meta", residual=X.to("meta")),
+        bad(ValueError, "stat_groups must divide the 2 samples of x, got 3", norm="batch", stat_groups=3),
+        bad(ValueError, "stat_groups must divide the 2 samples of x, got 0", norm="batch", stat_groups=0),
+        bad(ValueError, "stat_groups belongs to norm 'batch', got 2 with norm 'instance'", stat_groups=2),
+        bad(TypeError, "stat_groups must be an int, got float", norm="batch", stat_groups=2.0),
+        bad(ValueError, "got x of shape (2, 3, 1, 1) in 2 groups", x=POINT, norm="batch", stat_groups=2),
         bad(ValueError, TOGETHER, running_mean=THREE),
         bad(ValueError, TOGETHER, running_var=THREE, training=False),
         bad(ValueError, f"running_var {CHANNELS} (2,)", running_mean=THREE, running_var=THREE[:2]),
@@ -308,6 +316,7 @@ vectors = st.one_of(
     pad=st.one_of(st.integers(-1, 7), st.floats(0, 2)),
     pad_mode=st.sampled_from(["reflect", "replicate", "zeros", "circular"]),
     slope=st.floats(allow_nan=True),
+    stat_groups=st.integers(-1, 3),
     eps=st.floats(0, 1),
     backend=st.sampled_from([None, "native", "reference", "triton", "vulkan"]),
 )
