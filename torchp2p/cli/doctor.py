@@ -65,7 +65,8 @@ def _cuda() -> str:
 
 def _backends(device_type: str) -> Table:
     table = Table(title=f"float32 tensors on {device_type}: what runs when nothing is asked for, and why not the rest")
-    for column in ("op", "runs", *BACKENDS):
+    table.add_column("op", no_wrap=True)
+    for column in ("runs", *BACKENDS):
         table.add_column(column, overflow="fold")
     for op in OPS:
         reasons = [why_not(op, name, device_type, torch.float32) or "can run" for name in BACKENDS]
