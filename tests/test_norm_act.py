@@ -225,12 +225,22 @@ def test_a_tensor_may_be_both_input_and_residual(backend, device):
 def test_means_far_from_zero_and_tiny_variances_lose_no_more_than_in_eager(
     mean, std, norm, dtype, layout, backend, device
 ):
-    case = Case(norm, affine=True, shape=(2, 3, 33, 35))
+    case = Case(norm, affine=True, shape=(2, 3, 33, 35), eps=1e-12)
     inputs = random_inputs(case, dtype, device)
     x = (mean + std * torch.randn(case.shape, dtype=torch.float64)).to(device, dtype)
-    found, exact, in_eager = (f(case, laid_out(replace(inputs, x=x), layout)) for f in (ours, oracle, eager))
+    inputs = laid_out(replace(inputs, x=x), layout)
+    found, exact, in_eager = ours(case, inputs, backend), oracle(case, inputs), eager(case, inputs)
     for name, value in exact.results.items():
         assert_as_exact_as_eager(name, found[name], in_eager[name], value, exact.magnitudes.get(name))
+
+
+@either_layout
+def test_kernels_take_the_variance_of_deviations_smaller_than_the_rounding_of_the_mean(layout, kernel, device):
+    x = layout((3 + 1e-6 * torch.randn(2, 3, 133, 135, dtype=torch.float64)).to(device, torch.float32))
+    mean, var = torch.zeros(3, device=device), torch.zeros(3, device=device)
+    norm_act(x, norm="batch", running_mean=mean, running_var=var, momentum=1.0, backend=kernel)
+    torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=2e-7, atol=0)
+    torch.testing.assert_close(var.double(), x.double().var((0, 2, 3)), rtol=1e-6, atol=0)
 
 
 def test_a_constant_plane_normalises_to_its_bias(backend, device):

@@ -125,8 +125,12 @@ def groups_of(x: Tensor, norm: str, stat_groups: int) -> int:
 
 
 def mean_and_variance(h: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (G, C) of each group of samples, in two passes."""
+    """Mean and biased variance (G, C) of each group of samples, in two passes.
+
+    The mean of the deviations is added to the mean: what rounding took from a long sum far from zero.
+    """
     mean = _group_mean(h, groups)
+    mean = mean + _group_mean(h - _per_sample(mean, h), groups)
     return mean, _group_mean((h - _per_sample(mean, h)).square(), groups)
 
 
