@@ -73,15 +73,15 @@ def between_markers(document: str, content: str) -> str:
     return f"{before}{BEGIN}\n{content}\n{END}{after}"
 
 
-def _machine(row: Record) -> tuple[str, str, str, str]:
-    return row["device"], row["threads"], row["torch"], row["allocator"]
+def _machine(row: Record) -> tuple[str, str, str]:
+    return row["device"], row["torch"], row["allocator"]
 
 
-def _table(machine: tuple[str, str, str, str], rows: list[Record]) -> str:
-    device, threads, torch_version, allocator = machine
+def _table(machine: tuple[str, str, str], rows: list[Record]) -> str:
+    device, torch_version, allocator = machine
     newest = max(row["date"] for row in rows)
     lines = [
-        f"{device}, {threads} threads, torch {torch_version}, allocator {allocator}, {newest[:10]}",
+        f"{device}, torch {torch_version}, allocator {allocator}, {newest[:10]}",
         "",
         "| shape | ms | " + " | ".join(f"x {name} {layout}" for name, layout in RIVALS) + " |",
         "|---|---:|" + "---:|" * len(RIVALS),
