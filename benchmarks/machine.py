@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
 import re
 import subprocess
 from pathlib import Path
 
-ALLOCATORS = ("default", "keep")
+from torchp2p.memory import memory_tuning_unavailable, tune_cpu_memory
 
-# mallopt parameters of glibc's malloc.h.
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-_LARGEST_INT = 2**31 - 1
+ALLOCATORS = ("default", "keep")
 
 
 def device_name() -> str:
@@ -49,15 +45,11 @@ def use_allocator(name: str) -> None:
 
     Raises:
         ValueError: an unknown name.
-        OSError: ``keep`` where there is no glibc, or one that refuses.
+        OSError: ``keep`` where it cannot be had.
     """
     if name not in ALLOCATORS:
         raise ValueError(f"allocator must be one of {', '.join(ALLOCATORS)}, got {name!r}")
     if name == "default":
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        raise OSError("allocator 'keep' needs glibc's mallopt, which this system does not have")
-    for parameter in (_M_MMAP_THRESHOLD, _M_TRIM_THRESHOLD):
-        if not mallopt(parameter, _LARGEST_INT):
-            raise OSError(f"allocator 'keep' was refused: mallopt({parameter}, {_LARGEST_INT}) failed")
+    if not tune_cpu_memory():
+        raise OSError(f"allocator 'keep' cannot be had: {memory_tuning_unavailable()}")

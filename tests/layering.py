@@ -16,20 +16,21 @@ ROOMS: dict[str, set[str]] = {
     "kernels": set(),
     "_C": set(),
     "files": set(),
+    "memory": set(),
     "ops": {"reference", "kernels", "_C"},
     "nn": {"reference", "ops"},
     "fuse": {"ops", "nn"},
     "models": {"ops", "nn", "fuse", "files"},
     "data": {"files"},
-    "train": {"ops", "nn", "fuse", "models", "data", "files", "torchp2p"},
+    "train": {"ops", "nn", "fuse", "models", "data", "files", "memory", "torchp2p"},
     "evaluate": {"ops", "nn", "fuse", "models", "data", "files", "torchp2p"},
     "edit": {"ops", "nn", "fuse", "models", "data", "files", "torchp2p"},
-    "cli": {"ops", "nn", "fuse", "models", "data", "train", "evaluate", "edit", "files", "torchp2p"},
-    "torchp2p": {"ops", "nn", "fuse", "models"},
+    "cli": {"ops", "nn", "fuse", "models", "data", "train", "evaluate", "edit", "files", "memory", "torchp2p"},
+    "torchp2p": {"ops", "nn", "fuse", "models", "memory"},
 }
 
 # Importing the package must cost nothing: these rooms know torch (and triton) and nothing else.
-CORE = {"reference", "ops", "nn", "fuse", "kernels", "torchp2p"}
+CORE = {"reference", "ops", "nn", "fuse", "kernels", "memory", "torchp2p"}
 REQUIRED = {"torch", "numpy", "PIL", "rich", "jsonargparse", "yaml"}
 # Optional or slow to import: inside the function that needs them only.
 LAZY = {"tifffile", "skimage", "tensorboard", "imageio", "imageio_ffmpeg", "torch_fidelity", "onnx", "onnxruntime"}

@@ -13,6 +13,7 @@ from rich.table import Table
 
 import torchp2p
 from torchp2p.cli.parsing import make_parser, parse
+from torchp2p.memory import memory_tuning_unavailable
 from torchp2p.ops import _native
 from torchp2p.ops._dispatch import BACKENDS, first_available, why_not
 
@@ -46,6 +47,8 @@ def _packages() -> Table:
     table.add_row("compiled module", f"CPU kernels for {_native.C.cpu_isa()}" if _native.C else _native.REASON)
     compiler = os.environ.get("CXX") or next((name for name in ("g++", "clang++") if shutil.which(name)), None)
     table.add_row("C++ compiler", compiler or "none on the PATH (needed by torch.compile only)")
+    unavailable = memory_tuning_unavailable()
+    table.add_row("tune_cpu_memory", f"does nothing: {unavailable}" if unavailable else "works")
     for package, extra in _OPTIONAL.items():
         try:
             table.add_row(package, importlib.metadata.version(package))
@@ -76,6 +79,6 @@ def _backends(device_type: str) -> Table:
 
 def _environment() -> Table:
     table = Table(title="environment", show_header=False)
-    for name in ("TORCHP2P_BACKEND", "TORCHP2P_STRICT", "TORCHP2P_CPU_ISA", "TRITON_INTERPRET"):
+    for name in ("TORCHP2P_BACKEND", "TORCHP2P_STRICT", "TORCHP2P_CPU_ISA", "TORCHP2P_TUNE_MEMORY", "TRITON_INTERPRET"):
         table.add_row(name, os.environ.get(name, "not set"))
     return table

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from torchp2p.data import PairedDataset, build_dataset, check_dataset, make_loader
 from torchp2p.data.sampler import EpochSampler
+from torchp2p.memory import tune_cpu_memory
 from torchp2p.models import define_D, generator_from_config, run_generator
 from torchp2p.train.config import TrainConfig, changed_on_resume
 from torchp2p.train.gallery import TrainingGallery
@@ -105,6 +106,8 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     if not config.no_check:
         with console.status("decoding every file of the dataset"):
             check_dataset(dataset, folder / "dataset_check.json")
+    if config.torch_device().type == "cpu":
+        tune_cpu_memory()
     step = build_step(config)
     progress = Progress() if state is None else restore(state, step)
     run = _Run(config, folder, dataset, step, progress, console)
