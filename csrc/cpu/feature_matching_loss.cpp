@@ -33,10 +33,15 @@ template <class A> using Mask = typename VecOf<A>::mask;
 
 template <class A> constexpr int kRegisters = static_cast<int>(sizeof(A)) * 4;
 constexpr std::int64_t kGroup = 4 * kVectorBytes;  // values whose signs fill one register of words
-constexpr std::int64_t kPiece = 16384, kBlock = 1024;
+constexpr std::int64_t kPiece = 32768, kBlock = 1024;
 static_assert(kPiece % kBlock == 0 && kBlock % kGroup == 0, "a block is whole groups");
 
+// Where the signs of the group that begins with this value are.
+constexpr std::int64_t sign_place(std::int64_t value) { return value / kGroup * kVectorBytes; }
+
 using Walk = StridedWalk<kFeatureMaxDims>;
+
+inline bool is_dense(const Walk& walk) { return walk.dims == 1 && walk.stride[0] == 1; }
 
 template <class A> inline Vec<A> magnitude(Vec<A> v) {
   return reinterpret_cast<Vec<A>>(reinterpret_cast<Word<A>>(v) & (~Word<A>{} >> 1));
@@ -56,24 +61,33 @@ inline void add(Vec<double>& total, Vec<float> v) {
 enum class Signs { kNone, kCached, kPastCache };
 constexpr std::int64_t kPastCacheBytes = 16 << 20;  // of fake
 
-// The magnitudes of the differences of one group are added to `total`, their signs written.
-template <Signs kSigns, class T>
-inline void take_group(const T* fake, const T* real, char* signs, Vec<double>& total) {
+// The magnitudes of the differences of the group that begins at value `begin` are added to `total`, their signs
+// written: or of several groups in step, each `apart` values after the one before.
+template <Signs kSigns, int kStreams, class T>
+inline void take_groups(const T* fake, const T* real, void* signs, std::int64_t begin, std::int64_t apart,
+                        Vec<double>& total) {
   using A = Accumulator<T>;
-  Vec<A> sum[2] = {};
-  Word<A> word{};
-#pragma GCC unroll 32
+  Vec<A> sum[kStreams] = {};
+  Word<A> word[kStreams] = {};
+#pragma GCC unroll 4
   for (int k = 0; k < kRegisters<A>; ++k) {
-    const Vec<A> f = load(fake + k * kLanes<A>), r = load(real + k * kLanes<A>);
-    sum[k % 2] += magnitude<A>(f - r);
-    // 1, 0 or -1 (a nan compares neither way, hence 0 as in torch), of which two bits tell all.
-    if constexpr (kSigns != Signs::kNone) {
-      word = (word << 2) | (f > r ? Word<A>{} + 1 : Word<A>{}) | (f < r ? Word<A>{} + 3 : Word<A>{});
+#pragma GCC unroll 2
+    for (int s = 0; s < kStreams; ++s) {
+      const Vec<A> f = load(fake + s * apart + k * kLanes<A>), r = load(real + s * apart + k * kLanes<A>);
+      sum[s] += magnitude<A>(f - r);
+      // 1, 0 or -1 (a nan compares neither way, hence 0 as in torch), of which two bits tell all.
+      if constexpr (kSigns != Signs::kNone) {
+        word[s] = (word[s] << 2) | (f > r ? Word<A>{} + 1 : Word<A>{}) | (f < r ? Word<A>{} + 3 : Word<A>{});
+      }
     }
   }
-  add(total, sum[0] + sum[1]);
-  if constexpr (kSigns == Signs::kCached) std::memcpy(signs, &word, sizeof word);
-  if constexpr (kSigns == Signs::kPastCache) store_past_cache(signs, word);
+  for (int s = 0; s < kStreams; ++s) {
+    add(total, sum[s]);
+    if constexpr (kSigns == Signs::kNone) continue;
+    char* const at = static_cast<char*>(signs) + sign_place(begin + s * apart);
+    if constexpr (kSigns == Signs::kCached) std::memcpy(at, &word[s], sizeof word[s]);
+    if constexpr (kSigns == Signs::kPastCache) store_past_cache(at, word[s]);
+  }
 }
 
 // Sum of |fake - real| over the values of one piece.
@@ -81,22 +95,33 @@ template <Signs kSigns, class T>
 double take_piece(const FeaturePair& pair, std::int64_t begin, std::int64_t size) {
   const Walk fake_walk(pair.dims, pair.shape, pair.order, pair.fake_stride);
   const Walk real_walk(pair.dims, pair.shape, pair.order, pair.real_stride);
-  T fake_buffer[kBlock], real_buffer[kBlock];
+  const T* const fake = static_cast<const T*>(pair.fake);
+  const T* const real = static_cast<const T*>(pair.real);
   Vec<double> total{};
-  char* signs = static_cast<char*>(pair.signs) + begin / kGroup * kVectorBytes;
-  for (std::int64_t done = 0; done < size; done += kBlock) {
+  std::int64_t done = 0;
+  // Two halves in step keep more lines on their way from memory: a quarter faster in float32, and no faster where
+  // values are short and the arithmetic takes as long.
+  if (sizeof(T) >= 4 && size == kPiece && is_dense(fake_walk) && is_dense(real_walk)) {
+    for (; done < kPiece / 2; done += kGroup) {
+      const std::int64_t i = begin + done;
+      take_groups<kSigns, 2>(fake + i, real + i, pair.signs, i, kPiece / 2, total);
+    }
+    done = kPiece;
+  }
+  for (; done < size; done += kBlock) {
+    T fake_buffer[kBlock], real_buffer[kBlock];
     const std::int64_t count = size - done < kBlock ? size - done : kBlock;
-    const T* fake = fake_walk.values(static_cast<const T*>(pair.fake), begin + done, count, fake_buffer);
-    const T* real = real_walk.values(static_cast<const T*>(pair.real), begin + done, count, real_buffer);
+    const T* const f = fake_walk.values(fake, begin + done, count, fake_buffer);
+    const T* const r = real_walk.values(real, begin + done, count, real_buffer);
     std::int64_t i = 0;
-    for (; i + kGroup <= count; i += kGroup, signs += kVectorBytes) {
-      take_group<kSigns>(fake + i, real + i, signs, total);
+    for (; i + kGroup <= count; i += kGroup) {
+      take_groups<kSigns, 1>(f + i, r + i, pair.signs, begin + done + i, 0, total);
     }
     if (i == count) continue;
     T fake_rest[kGroup] = {}, real_rest[kGroup] = {};  // zeros differ by nothing
-    std::memcpy(fake_rest, fake + i, static_cast<std::size_t>(count - i) * sizeof(T));
-    std::memcpy(real_rest, real + i, static_cast<std::size_t>(count - i) * sizeof(T));
-    take_group<kSigns>(fake_rest, real_rest, signs, total);
+    std::memcpy(fake_rest, f + i, static_cast<std::size_t>(count - i) * sizeof(T));
+    std::memcpy(real_rest, r + i, static_cast<std::size_t>(count - i) * sizeof(T));
+    take_groups<kSigns, 1>(fake_rest, real_rest, pair.signs, begin + done + i, 0, total);
   }
   if constexpr (kSigns == Signs::kPastCache) finish_past_cache();
   return sum_lanes<double>(total);
@@ -183,13 +208,13 @@ template <class T> class Choices {
 template <class T>
 void put_piece(const FeatureGradient& g, double grad_loss, std::int64_t begin, std::int64_t size) {
   const Choices<T> choices(static_cast<Accumulator<T>>(grad_loss * (g.weight / static_cast<double>(g.count))));
-  const char* signs = static_cast<const char*>(g.signs) + begin / kGroup * kVectorBytes;
-  T* grad = static_cast<T*>(g.grad) + begin;
+  const char* const signs = static_cast<const char*>(g.signs) + sign_place(begin);
+  T* const grad = static_cast<T*>(g.grad) + begin;
   std::int64_t i = 0;
-  for (; i + kGroup <= size; i += kGroup, signs += kVectorBytes) choices.put_group(signs, grad + i);
+  for (; i + kGroup <= size; i += kGroup) choices.put_group(signs + sign_place(i), grad + i);
   if (i == size) return;
   T rest[kGroup];
-  choices.put_group(signs, rest);
+  choices.put_group(signs + sign_place(i), rest);
   std::memcpy(grad + i, rest, static_cast<std::size_t>(size - i) * sizeof(T));
 }
 
