@@ -185,7 +185,7 @@ def _convolve(source: Deferred, weight: Tensor, bias: Tensor | None, conv: Convo
     """The next raw output; running statistics of the activation before it are updated on the way."""
     x, norm = source.raw, source.norm
     running_mean, running_var = source.running_mean, source.running_var
-    raw, mean, var = torch.ops.torchp2p.conv_norm_act(
+    raw, mean, var = _OP(
         x, source.norm_weight, source.norm_bias, source.residual,
         *given_statistics(norm, running_mean, running_var, source.training),
         norm, source.eps, source.act, source.slope, source.stat_groups,
@@ -381,7 +381,7 @@ def _gradient(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, .
         return (None,) * 19
     *tensors, weight = ctx.saved_tensors
     before, after = ctx.needs_input_grad[:4], ctx.needs_input_grad[11:13]
-    gradients = torch.ops.torchp2p.conv_norm_act_backward(
+    gradients = _OP_BACKWARD(
         grad, *tensors, *ctx.source, weight, *ctx.convolution, any(before), before[3], *after, ctx.backend
     )
     found = [each if needed else None for each, needed in zip(gradients, (*before, *after), strict=True)]
@@ -408,5 +408,5 @@ def _double_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ..
     return (*found, *(None,) * 7, weight_grad, *(None,) * 10)
 
 
-register("conv_norm_act", _forward, _forward_fake, _setup_context, _gradient)
-register("conv_norm_act_backward", _backward, _backward_fake, _setup_context_backward, _double_gradient)
+_OP = register("conv_norm_act", _forward, _forward_fake, _setup_context, _gradient)
+_OP_BACKWARD = register("conv_norm_act_backward", _backward, _backward_fake, _setup_context_backward, _double_gradient)

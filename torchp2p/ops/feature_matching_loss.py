@@ -67,7 +67,7 @@ def feature_matching_loss(
     chosen = choose("feature_matching_loss", fakes[0], backend)
     recorded = torch.is_grad_enabled()
     wanted = [recorded and f.requires_grad for f in fakes]
-    loss, _ = torch.ops.torchp2p.feature_matching_loss(fakes, reals, factors, wanted, chosen)
+    loss, _ = _OP(fakes, reals, factors, wanted, chosen)
     result: Tensor = loss
     return result
 
@@ -253,7 +253,7 @@ def _gradient(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     if grad is None:
         return nothing, nothing, None, None, None
     fake, signs = list(ctx.saved_tensors[: ctx.count]), list(ctx.saved_tensors[ctx.count :])
-    grads = torch.ops.torchp2p.feature_matching_loss_backward(grad, fake, signs, ctx.weights, ctx.backend)
+    grads = _OP_BACKWARD(grad, fake, signs, ctx.weights, ctx.backend)
     wanted = [found if kept.numel() else None for found, kept in zip(grads, signs, strict=True)]
     return wanted, nothing, None, None, None
 
@@ -271,7 +271,7 @@ def _double_gradient(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     fake, kept = rest[: ctx.count], rest[ctx.count :]
     with torch.no_grad():  # with these weights the gradients are the bare signs
         sizes = [float(f.numel()) for f in fake]
-        signs = torch.ops.torchp2p.feature_matching_loss_backward(torch.ones_like(grad), fake, kept, sizes, ctx.backend)
+        signs = _OP_BACKWARD(torch.ones_like(grad), fake, kept, sizes, ctx.backend)
     terms = [
         (g.to(grad.dtype) * sign.to(grad.dtype)).sum() * (weight / size)
         for g, sign, weight, size in zip(grads, signs, ctx.weights, sizes, strict=True)
@@ -281,5 +281,7 @@ def _double_gradient(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     return grad_grad, [None] * ctx.count, [None] * ctx.count, None, None
 
 
-register("feature_matching_loss", _forward, _forward_fake, _setup_context, _gradient)
-register("feature_matching_loss_backward", _backward, _backward_fake, _setup_context_backward, _double_gradient)
+_OP = register("feature_matching_loss", _forward, _forward_fake, _setup_context, _gradient)
+_OP_BACKWARD = register(
+    "feature_matching_loss_backward", _backward, _backward_fake, _setup_context_backward, _double_gradient
+)

@@ -74,7 +74,7 @@ def gan_loss(
             )
     chosen = choose("gan_loss", first, backend)
     with_slopes = torch.is_grad_enabled() and any(prediction.requires_grad for prediction in maps)
-    loss, _ = torch.ops.torchp2p.gan_loss(maps, target_is_real, mode, for_discriminator, with_slopes, chosen)
+    loss, _ = _OP(maps, target_is_real, mode, for_discriminator, with_slopes, chosen)
     result: Tensor = loss
     return result
 
@@ -221,7 +221,7 @@ def _gradient(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     if grad is None:
         return ([None] * ctx.count, *(None,) * 5)
     maps, slopes = list(ctx.saved_tensors[: ctx.count]), list(ctx.saved_tensors[ctx.count :])
-    grads = torch.ops.torchp2p.gan_loss_backward(grad, maps, slopes, *ctx.options)
+    grads = _OP_BACKWARD(grad, maps, slopes, *ctx.options)
     return (grads, *(None,) * 5)
 
 
@@ -250,5 +250,5 @@ def _map_needs(ctx: Any, maps: list[Tensor]) -> tuple[bool, ...]:
     return tuple(needs) if isinstance(needs, (list, tuple)) else (bool(needs),) * len(maps)
 
 
-register("gan_loss", _forward, _forward_fake, _setup_context, _gradient)
-register("gan_loss_backward", _backward, _backward_fake, _setup_context_backward, _double_gradient)
+_OP = register("gan_loss", _forward, _forward_fake, _setup_context, _gradient)
+_OP_BACKWARD = register("gan_loss_backward", _backward, _backward_fake, _setup_context_backward, _double_gradient)

@@ -48,7 +48,7 @@ def instance_avg_pool(x: Tensor, ids: Tensor, *, backend: str | None = None) -> 
         )
     _check.same_device("ids", ids, x)
     chosen = choose("instance_avg_pool", x, backend)
-    result: Tensor = torch.ops.torchp2p.instance_avg_pool(x, ids, memory_format_of(x) == torch.channels_last, chosen)
+    result: Tensor = _OP(x, ids, memory_format_of(x) == torch.channels_last, chosen)
     return result
 
 
@@ -94,7 +94,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _gradient(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None, None, None]:
     (ids,) = ctx.saved_tensors
-    return torch.ops.torchp2p.instance_avg_pool(grad_y, ids, *ctx.options), None, None, None
+    return _OP(grad_y, ids, *ctx.options), None, None, None
 
 
-register("instance_avg_pool", _forward, _fake, _setup_context, _gradient)
+_OP = register("instance_avg_pool", _forward, _fake, _setup_context, _gradient)

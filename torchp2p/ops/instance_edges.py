@@ -48,7 +48,7 @@ def instance_edges(ids: Tensor, *, dtype: torch.dtype = torch.float32, backend: 
     if dtype not in _ONES:
         raise TypeError(f"dtype must be float32, bfloat16, float16, float64, uint8 or bool, got {dtype}")
     chosen = choose("instance_edges", ids, backend)
-    result: Tensor = torch.ops.torchp2p.instance_edges(ids, dtype, chosen)
+    result: Tensor = _OP(ids, dtype, chosen)
     return result
 
 
@@ -77,4 +77,4 @@ def _fake(ids: Tensor, dtype: torch.dtype, backend: str) -> Tensor:
     return torch.empty(ids.shape, dtype=dtype, device=ids.device)
 
 
-register("instance_edges", _forward, _fake)
+_OP = register("instance_edges", _forward, _fake)

@@ -89,9 +89,7 @@ def label_conv2d(
         labels = labels.unsqueeze(1)
     _check_fit(labels, weight, bias, dense, paddings, pad_mode)
     chosen = choose("label_conv2d", weight, backend)
-    result: Tensor = torch.ops.torchp2p.label_conv2d(
-        labels, weight, bias, dense, strides, paddings, pad_mode, ignore_out_of_range, chosen
-    )
+    result: Tensor = _OP(labels, weight, bias, dense, strides, paddings, pad_mode, ignore_out_of_range, chosen)
     return result
 
 
@@ -417,9 +415,7 @@ def _gradient(ctx: Any, grad_y: Tensor | None) -> tuple[Tensor | None, ...]:
         return (None,) * 9
     labels, weight, bias, dense = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[1:4])
-    grads = torch.ops.torchp2p.label_conv2d_backward(
-        grad_y, labels, weight, bias, dense, *ctx.options, needs, ctx.backend
-    )
+    grads = _OP_BACKWARD(grad_y, labels, weight, bias, dense, *ctx.options, needs, ctx.backend)
     return (None, *(grad if needed else None for grad, needed in zip(grads, needs, strict=True)), *(None,) * 5)
 
 
@@ -440,5 +436,5 @@ def _double_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ..
     return (grad_grad_y, None, grad_weight, None, grad_dense, *(None,) * 5)
 
 
-register("label_conv2d", _forward, _forward_fake, _setup_context, _gradient)
-register("label_conv2d_backward", _backward, _backward_fake, _setup_context_backward, _double_gradient)
+_OP = register("label_conv2d", _forward, _forward_fake, _setup_context, _gradient)
+_OP_BACKWARD = register("label_conv2d_backward", _backward, _backward_fake, _setup_context_backward, _double_gradient)

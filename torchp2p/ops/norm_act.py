@@ -95,9 +95,7 @@ def apply(
 ) -> Tensor:
     """norm_act of arguments that have been checked."""
     given = given_statistics(options.norm, running_mean, running_var, training)
-    y, mean, var = torch.ops.torchp2p.norm_act(
-        x, weight, bias, residual, *given, *options, choose("norm_act", x, backend)
-    )
+    y, mean, var = _OP(x, weight, bias, residual, *given, *options, choose("norm_act", x, backend))
     if training and options.norm != "none":
         update_running(x, options.norm, mean, var, running_mean, running_var, momentum)
     result: Tensor = y
@@ -424,7 +422,7 @@ def _gradient(ctx: Any, grad_y: Tensor | None, *_: None) -> tuple[Tensor | None,
     needs_residual = ctx.needs_input_grad[3]
     # Then the residual's gradient is grad_y itself.
     passes_through = ctx.options.act == "none" and ctx.options.pad == 0
-    grad_x, grad_weight, grad_bias, grad_residual = torch.ops.torchp2p.norm_act_backward(
+    grad_x, grad_weight, grad_bias, grad_residual = _OP_BACKWARD(
         grad_y, x, weight, bias, residual, mean, var, *ctx.options, needs_residual and not passes_through,
         ctx.backend,
     )  # fmt: skip
@@ -455,5 +453,5 @@ def _double_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ..
     return (*differentiate(gradients, inputs, ctx.needs_input_grad[:5], grads), *(None,) * 11)
 
 
-register("norm_act", run_forward, _forward_fake, _setup_context, _gradient)
-register("norm_act_backward", run_backward, _backward_fake, _setup_context_backward, _double_gradient)
+_OP = register("norm_act", run_forward, _forward_fake, _setup_context, _gradient)
+_OP_BACKWARD = register("norm_act_backward", run_backward, _backward_fake, _setup_context_backward, _double_gradient)
