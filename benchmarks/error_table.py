@@ -1,6 +1,6 @@
 """Errors of every op against float64, ours beside eager PyTorch's in the same dtype.
 
-    python -m benchmarks.error_table [--device cpu]
+    python -m benchmarks.error_table [--device cpu] [--backends native compile reference]
 
 The oracle is the op's reference on the same values in float64. An error is given relative to the size of the
 exact result: the largest difference over the largest value, and the root mean square of both. The table is
@@ -14,38 +14,23 @@ import csv
 import dataclasses
 import io
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from benchmarks import machine
+from benchmarks.error_cases import EAGER, Case, Run, cases
 from benchmarks.results import OURS
-from torchp2p import ops
 from torchp2p.files import atomic_write
+from torchp2p.ops._dispatch import BACKENDS
 
-EAGER = "eager"
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-Run = Callable[[str, Mapping[str, Tensor]], Tensor]
-"""(provider, tensors by name) to the result; a provider is ``eager`` or one of our backends."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One call: which op, how, on what."""
-
-    op: str
-    config: str
-    shape: str
-    tensors: Mapping[str, Tensor]
-    run: Run
 
 
 @dataclass(frozen=True)
@@ -66,87 +51,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Compute, show and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    device = torch.device(parser.parse_args(argv).device)
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=["native", "compile", "reference"])
+    options = parser.parse_args(argv)
+    device = torch.device(options.device)
     name = machine.device_name() if device.type == "cpu" else torch.cuda.get_device_name()
-    rows = [row for case in cases() for dtype in DTYPES for row in errors(case, dtype, device)]
+    rows = [row for case in cases() for dtype in DTYPES for row in errors(case, dtype, device, options.backends)]
     Console().print(*tables(rows), sep="\n")
     write(Path(__file__).resolve().parent / "results" / f"errors_{device.type}.csv", rows, name)
 
 
-def cases() -> Iterator[Case]:
-    """The shapes of the real networks, and what is hard: a mean far from zero, a tiny variance, large logits."""
-    torch.manual_seed(0)
-    yield norm_act_case("instance", "leaky_relu", (1, 64, 64, 64))
-    yield norm_act_case("instance", "relu", (1, 64, 32, 64), pad=1)
-    yield norm_act_case("batch", "leaky_relu", (4, 64, 32, 32))
-    yield norm_act_case("none", "tanh", (1, 3, 256, 256), pad=3)
-    yield norm_act_case("instance", "leaky_relu", (1, 8, 512, 1024))
-    yield norm_act_case("instance", "leaky_relu", (1, 8, 512, 1024), mean=1000.0)
-    yield norm_act_case("batch", "relu", (2, 16, 128, 128), mean=1.0, spread=1e-3)
-    for mode in ("vanilla", "lsgan", "hinge", "wgan"):
-        yield gan_loss_case(mode, 1.0)
-    yield gan_loss_case("vanilla", 30.0)
-
-
-def norm_act_case(
-    norm: str, act: str, shape: tuple[int, int, int, int], *, pad: int = 0, mean: float = 0.0, spread: float = 1.0
-) -> Case:
-    """Affine, on normally distributed values."""
-    channels = shape[1]
-    tensors = {"x": mean + spread * torch.randn(shape, dtype=torch.float64)}
-    tensors |= {"weight": 0.5 + torch.rand(channels), "bias": torch.randn(channels) / 2}
-
-    def run(provider: str, t: Mapping[str, Tensor]) -> Tensor:
-        if provider != EAGER:
-            return ops.norm_act(t["x"], t["weight"], t["bias"], norm=norm, act=act, pad=pad, backend=provider)
-        return eager_norm_act(t["x"], t["weight"], t["bias"], norm, act, pad)
-
-    values = "" if (mean, spread) == (0.0, 1.0) else f", x = {mean:g} + {spread:g} noise"
-    return Case("norm_act", f"{norm} {act} pad {pad}{values}", "x".join(map(str, shape)), tensors, run)
-
-
-def eager_norm_act(x: Tensor, weight: Tensor, bias: Tensor, norm: str, act: str, pad: int) -> Tensor:
-    """The same as separate layers."""
-    if norm == "instance":
-        h = F.instance_norm(x, weight=weight, bias=bias)
-    elif norm == "batch":
-        h = F.batch_norm(x, None, None, weight, bias, training=True)
-    else:
-        h = x * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
-    h = F.leaky_relu(h, 0.2) if act == "leaky_relu" else getattr(torch, act)(h)
-    return F.pad(h, (pad,) * 4, mode="reflect") if pad else h
-
-
-def gan_loss_case(mode: str, spread: float) -> Case:
-    """The maps of the three discriminators of pix2pixHD at 512 x 1024."""
-    sizes = ((67, 131), (35, 67), (19, 35))
-    tensors = {f"map{i}": spread * torch.randn(1, 1, *size, dtype=torch.float64) for i, size in enumerate(sizes)}
-
-    def run(provider: str, t: Mapping[str, Tensor]) -> Tensor:
-        if provider != EAGER:
-            return ops.gan_loss(list(t.values()), True, mode, backend=provider)
-        return torch.stack([eager_gan_loss(p, mode) for p in t.values()]).sum()
-
-    shape = " + ".join(f"1x1x{h}x{w}" for h, w in sizes)
-    return Case("gan_loss", f"{mode}, {spread:g} noise", shape, tensors, run)
-
-
-def eager_gan_loss(p: Tensor, mode: str) -> Tensor:
-    """The loss of one map towards real."""
-    if mode == "vanilla":
-        return F.binary_cross_entropy_with_logits(p, torch.ones_like(p))
-    if mode == "lsgan":
-        return F.mse_loss(p, torch.ones_like(p))
-    return F.relu(1 - p).mean() if mode == "hinge" else -p.mean()
-
-
-def errors(case: Case, dtype: torch.dtype, device: torch.device) -> Iterator[Row]:
-    """Of the result and every gradient, by eager and by ours."""
+def errors(case: Case, dtype: torch.dtype, device: torch.device, backends: Sequence[str]) -> Iterator[Row]:
+    """Of the result and every gradient, by eager and by our backends."""
     inputs = {name: tensor.to(device, dtype) for name, tensor in case.tensors.items()}
     exact_inputs = {name: tensor.double() for name, tensor in inputs.items()}
     grad = torch.randn_like(case.run(EAGER, inputs))
     exact = quantities(case.run, "reference", exact_inputs, grad.double())
-    for provider in (EAGER, OURS):
+    for provider in (EAGER, *backends):
         found = quantities(case.run, provider, inputs, grad)
         for quantity, value in exact.items():
             difference = found[quantity].double() - value
@@ -165,7 +85,7 @@ def quantities(run: Run, provider: str, tensors: Mapping[str, Tensor], grad: Ten
 
 
 def tables(rows: Sequence[Row]) -> Iterator[Table]:
-    """One a case: eager's errors, ours, and how many times as large eager's are."""
+    """One a case: eager's errors, the native ones, and how many times as large eager's are."""
     for title, group in itertools.groupby(rows, lambda row: f"{row.op}: {row.config}, {row.shape}"):
         shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         shown.add_column("dtype", no_wrap=True)

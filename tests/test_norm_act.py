@@ -354,3 +354,30 @@ def test_given_statistics_are_not_touched_in_eval_mode(backend, device):
 )
 def test_the_compiled_reference_gives_the_same_numbers(case, dtype, layout, device):
     assert_exact(case, laid_out(random_inputs(case, dtype, device), layout), "compile")
+
+
+# --- results too large for the cache ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pad", [0, 3])
+@pytest.mark.parametrize(
+    ("shape", "layout"), [((2, 2, 1021, 1031), "contiguous"), ((2, 16, 362, 364), "channels_last")]
+)
+def test_samples_that_are_stored_past_the_cache_have_the_bits_of_samples_that_are_not(
+    shape: tuple[int, ...], layout: str, pad: int
+) -> None:
+    memory_format = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
+    x = torch.randn(shape).contiguous(memory_format=memory_format)
+    assert x.numel() * 4 > 16 * 2**20 > x[:1].numel() * 4
+
+    def run(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = x.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+        y = norm_act(leaf, pad=pad, backend="native")
+        (gradient,) = torch.autograd.grad(y, leaf, torch.ones_like(y).cumsum(3).sin())
+        return y.detach(), gradient
+
+    y, grad = run(x)
+    for sample in range(shape[0]):
+        alone = run(x[sample : sample + 1])
+        assert torch.equal(y[sample : sample + 1], alone[0])
+        assert torch.equal(grad[sample : sample + 1], alone[1])

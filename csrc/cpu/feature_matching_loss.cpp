@@ -59,7 +59,6 @@ inline void add(Vec<double>& total, Vec<float> v) {
 // it saves a tenth of the forward in float32 and half in bfloat16. It is not for the gradients: where they are
 // written for the first time (torch gets large tensors from the kernel, page by page) it costs a tenth.
 enum class Signs { kNone, kCached, kPastCache };
-constexpr std::int64_t kPastCacheBytes = 16 << 20;  // of fake
 
 // The magnitudes of the differences of the group that begins at value `begin` are added to `total`, their signs
 // written: or of several groups in step, each `apart` values after the one before.

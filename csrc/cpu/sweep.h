@@ -22,8 +22,13 @@ template <class T> inline Vec<Accumulator<T>> get(const T* p, Whole, Vec<Accumul
 template <class T> inline Vec<Accumulator<T>> get(const T* p, Some some, Vec<Accumulator<T>> fill) {
   return load_some(p, some.n, fill);
 }
-template <class T> inline void put(T* p, Vec<Accumulator<T>> v, Whole) { store(p, v); }
-template <class T> inline void put(T* p, Vec<Accumulator<T>> v, Some some) { store_some(p, v, some.n); }
+template <class T> inline void put(T* p, Vec<Accumulator<T>> v, Whole, bool past_cache = false) {
+  if constexpr (sizeof(T) == sizeof(Accumulator<T>)) {
+    if (past_cache) return store_past_cache(p, v);
+  }
+  store(p, v);
+}
+template <class T> inline void put(T* p, Vec<Accumulator<T>> v, Some some, bool = false) { store_some(p, v, some.n); }
 
 // One coefficient per channel.
 template <class A, bool kUniform> class Coefficient;
@@ -46,12 +51,15 @@ template <class A> class Coefficient<A, false> {
   const A* values_;
 };
 
-// body(offset, slot, Whole or Some): slot counts registers within the period.
+// body(offset, slot, Whole or Some): slot counts registers within the period. A uniform row may begin with `lead`
+// values, fewer than a register, that bring the rest to an aligned address.
 template <class A, bool kUniform, class Body>
-inline void sweep(std::int64_t length, std::int64_t period, const Body& body) {
+inline void sweep(std::int64_t length, std::int64_t period, const Body& body, std::int64_t lead = 0) {
   constexpr std::int64_t kStep = kLanes<A>;
   std::int64_t i = 0;
   if constexpr (kUniform) {
+    if (lead > 0) body(0, 1, Some{static_cast<int>(lead)});
+    i = lead;
     for (; i + kUnroll * kStep <= length; i += kUnroll * kStep) {
       body(i, 0, Whole{});
       body(i + kStep, 1, Whole{});

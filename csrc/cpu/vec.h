@@ -118,7 +118,10 @@ inline void store(Float16* p, Vec<float> v) {
 
 // --- past the cache -------------------------------------------------------------------------------------
 
-// For results so large that their reader finds nothing of them in the cache: the line is not read before it is
+// Results from this size on are not found in the cache by whoever reads them next.
+constexpr std::int64_t kPastCacheBytes = 16 << 20;
+
+// For such results: the line is not read before it is
 // written. `p` is aligned to the size of v. Call finish_past_cache() after the last one.
 template <class V> inline void store_past_cache(void* p, V v) {
 #if defined(__AVX512F__)
