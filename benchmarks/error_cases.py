@@ -164,8 +164,9 @@ def eager_avg_pool(x: Tensor, ids: Tensor) -> Tensor:
     found, index = ids.reshape(-1).unique(return_inverse=True)
     flat = x[0].flatten(1).T
     sums = x.new_zeros(len(found), x.shape[1]).index_add(0, index, flat)
-    means = sums / index.bincount().to(x.dtype)[:, None]
-    return means[index].T.reshape(x.shape)
+    means: Tensor = sums / index.bincount().to(x.dtype)[:, None]
+    result: Tensor = means[index].T.reshape(x.shape)
+    return result
 
 
 def label_conv2d(size: tuple[int, int], *, kernel: int, stride: int, padding: int, pad_mode: str, outputs: int) -> Case:
