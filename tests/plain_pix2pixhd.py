@@ -1,4 +1,7 @@
-"""The pix2pixHD networks in plain PyTorch, layer by layer as spec sections 2.5 to 2.7, 3.2, 3.3 and 4.5 list them."""
+"""pix2pixHD in plain PyTorch: its networks, layer by layer, and one iteration, line by line.
+
+Spec sections 2.5 to 2.7, 3.2, 3.3, 4.4, 4.5, 5.2, 6.4 and 7.1.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from plain_pix2pix import PlainResidualBlock
+from plain_step import plain_gan_loss
 from torch import Tensor, nn
 
 
@@ -182,3 +186,67 @@ def plain_edges(ids: Tensor) -> Tensor:
 
 def plain_one_hot(label: Tensor, label_nc: int) -> Tensor:
     return F.one_hot(label[:, 0].long(), label_nc).permute(0, 3, 1, 2)
+
+
+VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)
+
+
+def plain_hd_step(
+    nets: dict[str, nn.Module],
+    optimizer_G: torch.optim.Optimizer,
+    optimizer_D: torch.optim.Optimizer,
+    batch: dict[str, Tensor],
+    label_nc: int,
+    n_layers_D: int,
+    num_D: int,
+    pool,
+    no_instance: bool = False,
+    label_feat: bool = False,
+    gan_mode: str = "lsgan",
+    lambda_feat: float = 10.0,
+    no_ganFeat_loss: bool = False,
+) -> dict[str, Tensor]:
+    """Spec section 5.2, line by line: three passes through D, both losses, G (and E), then D."""
+    G, D, E, vgg = (nets.get(name) for name in ("G", "D", "E", "vgg"))
+    real = batch["image"]
+    condition = plain_one_hot(batch["label"], label_nc).to(real) if label_nc else batch["label"]
+    if not no_instance:
+        condition = torch.cat([condition, plain_edges(batch["inst"]).to(real)], 1)
+    seen = condition
+    if E is not None:
+        seen = torch.cat([seen, E(real, batch["label"] if label_feat else batch["inst"])], 1)
+    elif "feat" in batch:
+        seen = torch.cat([seen, batch["feat"]], 1)
+    fake = G(seen)
+
+    for_D = D(pool(torch.cat([condition, fake], 1).detach()))
+    of_real = D(torch.cat([condition, real], 1))
+    for_G = D(torch.cat([condition, fake], 1))
+
+    def gan(predictions, is_real, for_discriminator=True):
+        maps = [scale[-1] for scale in predictions]
+        return sum(plain_gan_loss(gan_mode, each, is_real, for_discriminator) for each in maps)
+
+    losses = {"G_GAN": gan(for_G, True, False)}
+    if not no_ganFeat_loss:
+        losses["G_GAN_Feat"] = sum(
+            lambda_feat * (1 / num_D) * (4 / (n_layers_D + 1)) * (fake_one - real_one.detach()).abs().mean()
+            for fake_scale, real_scale in zip(for_G, of_real, strict=True)
+            for fake_one, real_one in zip(fake_scale[:-1], real_scale[:-1], strict=True)
+        )
+    if vgg is not None:
+        losses["G_VGG"] = lambda_feat * sum(
+            weight * (fake_one - real_one.detach()).abs().mean()
+            for weight, fake_one, real_one in zip(VGG_WEIGHTS, vgg(fake), vgg(real), strict=True)
+        )
+    loss_G = sum(losses.values())
+    losses["D_real"], losses["D_fake"] = gan(of_real, True), gan(for_D, False)
+    loss_D = (losses["D_fake"] + losses["D_real"]) * 0.5
+
+    optimizer_G.zero_grad()
+    loss_G.backward()
+    optimizer_G.step()
+    optimizer_D.zero_grad()
+    loss_D.backward()
+    optimizer_D.step()
+    return {name: loss.detach() for name, loss in losses.items()}
