@@ -1,12 +1,19 @@
-"""The networks of pix2pix, and what brings weights into them."""
+"""The networks of pix2pix and pix2pixHD, and what brings weights into them."""
 
 from torchp2p.models.define import define_D, define_G
+from torchp2p.models.define_hd import define_hd_G
 from torchp2p.models.describe import describe_state_dict
 from torchp2p.models.discriminator import PatchDiscriminator, PixelDiscriminator
 from torchp2p.models.encoder_decoder import EncoderDecoder, encoder_decoder
+from torchp2p.models.global_generator import GlobalGenerator
 from torchp2p.models.inference import generator_from_config, generator_from_weights, run_generator
 from torchp2p.models.initialise import init_weights
+from torchp2p.models.inputs import encode_labels
+from torchp2p.models.instance_encoder import InstanceEncoder
+from torchp2p.models.local_enhancer import LocalEnhancer
+from torchp2p.models.multiscale_discriminator import MultiscaleDiscriminator
 from torchp2p.models.padding import run_padded
+from torchp2p.models.pretrain import load_pretrain
 from torchp2p.models.resnet import ResnetGenerator, resnet_6blocks, resnet_9blocks
 from torchp2p.models.state_dicts import (
     Report,
@@ -18,22 +25,32 @@ from torchp2p.models.state_dicts import (
     write_checkpoint,
 )
 from torchp2p.models.unet import UnetGenerator, unet_128, unet_256
+from torchp2p.models.vgg19 import VGG19Features, download_vgg19_weights
 
 __all__ = [
     "EncoderDecoder",
+    "GlobalGenerator",
+    "InstanceEncoder",
+    "LocalEnhancer",
+    "MultiscaleDiscriminator",
     "PatchDiscriminator",
     "PixelDiscriminator",
     "Report",
     "ResnetGenerator",
     "UnetGenerator",
+    "VGG19Features",
     "define_D",
     "define_G",
+    "define_hd_G",
     "describe_state_dict",
+    "download_vgg19_weights",
+    "encode_labels",
     "encoder_decoder",
     "generator_from_config",
     "generator_from_weights",
     "init_weights",
     "load_config",
+    "load_pretrain",
     "load_state_dict_compatible",
     "load_weights",
     "read_checkpoint",

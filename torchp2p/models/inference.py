@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchp2p.models.define import define_G
+from torchp2p.models.define_hd import HD_GENERATORS, define_hd_G
 from torchp2p.models.describe import describe_state_dict
 from torchp2p.models.padding import run_padded
 from torchp2p.models.state_dicts import load_state_dict_compatible, load_weights
@@ -49,16 +50,20 @@ def generator_from_weights(path: str | Path, options: Mapping[str, Any] | None =
     weights = load_weights(path)
     described = describe_state_dict(weights)
     if described is None or "netG" not in described:
-        raise ValueError(f"weights file {path} is not that of a pix2pix generator: its names fit no network")
-    config = {
-        "no_dropout": not described.get("use_dropout", True),
-        "variant": "pytorch",
-        "init_type": "normal",
-        "init_gain": 0.02,
-        **described,
-        **(options or {}),
-    }
-    net = generator_from_config(config)
+        raise ValueError(
+            f"weights file {path} is not that of a generator of pix2pix or pix2pixHD: its names fit no network"
+        )
+    known: dict[str, Any] = {**described, **(options or {})}
+    if known["netG"] in HD_GENERATORS:
+        net: nn.Module = define_hd_G(**known)
+    else:
+        unknown = {
+            "no_dropout": not described.get("use_dropout", True),
+            "variant": "pytorch",
+            "init_type": "normal",
+            "init_gain": 0.02,
+        }
+        net = generator_from_config({**unknown, **known})
     load_state_dict_compatible(net, weights)
     return net
 

@@ -11,7 +11,7 @@ from torchp2p.nn import NormAct
 INIT_TYPES = ("normal", "xavier", "kaiming", "orthogonal")
 
 
-def init_weights(net: nn.Module, init_type: str = "normal", init_gain: float = 0.02) -> None:
+def init_weights(net: nn.Module, init_type: str = "normal", init_gain: float = 0.02, zero_bias: bool = True) -> None:
     """Initialise every convolution and batch norm of ``net`` in place.
 
     Convolution weights, transposed ones included, are drawn as ``init_type`` says and their biases are 0;
@@ -22,6 +22,7 @@ def init_weights(net: nn.Module, init_type: str = "normal", init_gain: float = 0
         init_type: ``normal`` is N(0, init_gain); ``xavier`` normal with gain ``init_gain``; ``kaiming``
             normal over fan_in, for ReLU (no gain); ``orthogonal`` with gain ``init_gain``.
         init_gain: standard deviation or gain, as above.
+        zero_bias: False leaves the biases of convolutions as torch made them, which is what pix2pixHD does.
 
     Raises:
         ValueError: unknown ``init_type``.
@@ -29,7 +30,7 @@ def init_weights(net: nn.Module, init_type: str = "normal", init_gain: float = 0
     require_choice("init_type", init_type, INIT_TYPES)
     for module in net.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            _init_convolution(module, init_type, init_gain)
+            _init_convolution(module, init_type, init_gain, zero_bias)
         elif isinstance(module, nn.BatchNorm2d) or (isinstance(module, NormAct) and module.norm == "batch"):
             _init_batch_norm(module.weight, module.bias, init_gain)
 
@@ -40,7 +41,7 @@ def _init_batch_norm(weight: Tensor | None, bias: Tensor | None, init_gain: floa
         init.zeros_(bias)
 
 
-def _init_convolution(conv: nn.Conv2d | nn.ConvTranspose2d, init_type: str, init_gain: float) -> None:
+def _init_convolution(conv: nn.Conv2d | nn.ConvTranspose2d, init_type: str, init_gain: float, zero_bias: bool) -> None:
     if init_type == "normal":
         init.normal_(conv.weight, 0.0, init_gain)
     elif init_type == "xavier":
@@ -49,5 +50,5 @@ def _init_convolution(conv: nn.Conv2d | nn.ConvTranspose2d, init_type: str, init
         init.kaiming_normal_(conv.weight, a=0, mode="fan_in")
     else:
         init.orthogonal_(conv.weight, gain=init_gain)
-    if conv.bias is not None:
+    if zero_bias and conv.bias is not None:
         init.zeros_(conv.bias)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
 from torchp2p.nn import NormAct
 from torchp2p.nn.conv_norm_act import chained
+from torchp2p.ops import Deferred
 
 NORMS = ("batch", "instance", "none")
 PADDING_TYPES = ("reflect", "replicate", "zero")
@@ -104,12 +105,15 @@ class ResidualBlock(nn.Module):
         layers[f"{second + 1}"] = NormAct(channels, norm=norm, act="none")
         self.conv_block = sequential(layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the block as a chain: each convolution pads for itself, the last norm adds x in the same pass."""
+    def forward(self, x: Tensor, *, defer: bool = False) -> Tensor | Deferred:
+        """Run the block as a chain: each convolution pads for itself, the last norm adds x in the same pass.
+
+        With ``defer`` that last pass is left to whoever reads the result.
+        """
         conv1, norm1, *dropout, conv2, norm2 = list[Any](self.conv_block)
         # Dropout comes before the second pad (the border must mirror what was dropped), so it needs the
         # activation; without it the activation is made on the way into the second convolution.
         h: Any = chained(conv1, norm1, x, pad_mode=self.pad_mode, padding=1, defer=not dropout)
         for layer in dropout:
             h = layer(h)
-        return cast(Tensor, chained(conv2, norm2, h, x, pad_mode=self.pad_mode, padding=1))
+        return chained(conv2, norm2, h, x, pad_mode=self.pad_mode, padding=1, defer=defer)

@@ -44,6 +44,16 @@ class Report:
         """Names of the top-level modules that hold ``fresh`` entries."""
         return tuple(dict.fromkeys(name.split(".", 1)[0] for name in self.fresh))
 
+    def summary(self) -> str:
+        """One line for people: what was copied, what found no place, what is left as it was."""
+        parts = [f"copied {len(self.loaded)} entries"]
+        if self.unused:
+            layers = dict.fromkeys(name.rpartition(".")[0] for name in self.unused)
+            parts.append(f"dropped {len(self.unused)} without a place ({', '.join(layers)})")
+        if self.fresh:
+            parts.append(f"left {len(self.fresh)} as initialised (in {', '.join(self.fresh_modules)})")
+        return ", ".join(parts)
+
 
 def load_state_dict_compatible(net: nn.Module, state_dict: Mapping[str, Tensor], *, strict: bool = True) -> Report:
     """Fill ``net`` from a checkpoint of today or of an older PyTorch; one that does not fit changes nothing.
@@ -221,8 +231,9 @@ def _mismatch(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], fresh
 
 
 def _different_options(theirs: Description, ours: Description) -> list[str]:
-    if ("netG" in theirs) != ("netG" in ours):
-        return ["netG", "netD"]
+    kinds = ["netG", "netD", "netE"]
+    if any((kind in theirs) != (kind in ours) for kind in kinds):
+        return kinds
     return [option for option in ours if option in theirs and theirs[option] != ours[option]]
 
 

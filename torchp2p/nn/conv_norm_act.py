@@ -114,10 +114,18 @@ def chained(
         pad_mode, padding: where the layers before the convolution pad for it; None for the convolution's own.
         defer: hand on the raw output.
 
+    Where there are hooks on ``conv`` or ``norm`` the two are called as modules, so that the hooks run; the result
+    is then the activation itself, ``defer`` or not.
+
     Raises:
         ValueError: a convolution with dilation, groups or unequal paddings, or a norm that pads.
     """
     _require_chainable(conv, norm)
+    if _has_hooks(conv) or _has_hooks(norm):
+        source = x if isinstance(x, Deferred) else Deferred(x)
+        border = 0 if padding is None else padding - int(conv.padding[0])
+        activation: Tensor = norm(conv(source.tensor(border, pad_mode or "zeros")), residual)
+        return activation
     told = norm.begin()
     return ops.conv_norm_act(
         x,
@@ -141,3 +149,9 @@ def _require_chainable(conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormAct) -> N
         raise ValueError(f"conv must have equal paddings, no dilation and one group, got {conv}")
     if norm.pad:
         raise ValueError(f"norm must not pad, whoever reads the result does; got {norm}")
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )

@@ -1,0 +1,276 @@
+"""One training step of pix2pixHD (spec sections 4.2, 4.4 to 4.6, 5.2, 5.4, 5.7), usable without the trainer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from torchp2p import ops
+from torchp2p.models import encode_labels
+from torchp2p.nn import FeatureMatchingLoss, GANLoss
+from torchp2p.train.nonfinite import first_nonfinite
+from torchp2p.train.pool import ImagePool
+from torchp2p.train.precision import PRECISIONS, require_precision
+
+GAN_MODES = ("lsgan", "vanilla", "hinge")
+LOSSES = ("G_GAN", "G_GAN_Feat", "G_VGG", "D_real", "D_fake")
+VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1.0)
+
+
+class Pix2PixHDStep:
+    """G, with E, and D are stepped at once: the gradients of both are those of the same weights.
+
+    ``step(batch)`` runs one iteration and returns the losses under the names of the original: ``G_GAN``,
+    ``G_GAN_Feat``, ``G_VGG`` (weighted), ``D_real`` and ``D_fake`` (not halved); those in use, as scalars on the
+    device. ``step.fake`` is the image that G made.
+
+    A step with a loss that is not finite changes no weight; ``step.skipped`` counts such steps in a row.
+
+    The mathematics are those of the original, without work that it throws away:
+
+    * D judges the fake once, for its own loss and for that of G, where there is no pool and D has no running
+      statistics, which would count it twice;
+    * the losses are differentiated one by one up to the image, each freeing what it kept before the next is taken,
+      and then once through G;
+    * no gradient is taken of D's weights for G's loss, of the image for D's, of what ``fix_global`` freezes, and
+      nothing is kept of the real image's way through VGG.
+
+    Args:
+        G: generator of ``cat(labels, edges[, features])``, any module that keeps height and width.
+        D: discriminator of ``cat(labels, edges, image)`` that returns [scale][layer], decisions last.
+        E: encoder of (image, ids) to features, stepped with G; None for none, or where batches bring ``feat``.
+        precision: ``float32``, or ``bfloat16`` or ``float16`` for autocast (parameters, statistics and losses stay
+            float32); ``float16`` scales the losses of G and of D, each by a GradScaler of its own.
+        label_nc: number of labels; 0 where ``label`` is an image.
+        no_instance: no edges among the inputs.
+        label_feat: E pools over labels instead of instances.
+        gan_mode: ``lsgan``, ``vanilla`` (with logits) or ``hinge``.
+        n_layers_D, num_D: of D, to be checked against what it returns; None takes them from there.
+        lambda_feat: weight of feature matching and of the VGG loss.
+        no_ganFeat_loss, no_vgg_loss: leave these losses out.
+        vgg: frozen module from images to five feature maps, as VGG19Features.
+        pool_size: earlier fakes, with their labels, that D may be shown instead of the newest.
+        lr, beta1: of Adam, where no optimiser is given.
+        optimizer_G, optimizer_D: used instead of Adam(lr, (beta1, 0.999)); the first has the parameters of E too.
+        fix_global: train of G only the outermost enhancer until ``release_global()``.
+        max_skipped: steps in a row that may be skipped; with the last of them an error is raised.
+        seed: of the pool.
+
+    Raises:
+        ValueError: an unknown precision or mode, a precision that the device lacks, no ``vgg`` without
+            ``no_vgg_loss``, a G without enhancers with ``fix_global``. In a step: labels out of range, a size that
+            G does not keep, a batch without what the options ask for.
+        FloatingPointError: in a step, ``max_skipped`` of them were skipped in a row; it names the first layer with
+            an output that is not finite.
+    """
+
+    def __init__(
+        self,
+        G: nn.Module,
+        D: nn.Module,
+        E: nn.Module | None = None,
+        *,
+        precision: str = "float32",
+        label_nc: int = 35,
+        no_instance: bool = False,
+        label_feat: bool = False,
+        gan_mode: str = "lsgan",
+        n_layers_D: int | None = None,
+        num_D: int | None = None,
+        lambda_feat: float = 10.0,
+        no_ganFeat_loss: bool = False,
+        no_vgg_loss: bool = False,
+        vgg: nn.Module | None = None,
+        pool_size: int = 0,
+        lr: float = 2e-4,
+        beta1: float = 0.5,
+        optimizer_G: torch.optim.Optimizer | None = None,
+        optimizer_D: torch.optim.Optimizer | None = None,
+        fix_global: bool = False,
+        max_skipped: int = 10,
+        seed: int = 0,
+    ) -> None:
+        device = next(G.parameters()).device
+        require_precision(precision, device)
+        if gan_mode not in GAN_MODES:
+            raise ValueError(f"gan_mode must be one of {', '.join(GAN_MODES)}, got {gan_mode!r}")
+        if vgg is None and not no_vgg_loss:
+            raise ValueError("vgg must be given, or the loss be switched off with no_vgg_loss=True, got None")
+        if max_skipped < 1:
+            raise ValueError(f"max_skipped must be at least 1, got {max_skipped}")
+        self.G, self.D, self.E = G, D, E
+        self.vgg = None if no_vgg_loss else vgg
+        self.label_nc, self.no_instance, self.label_feat = label_nc, no_instance, label_feat
+        self.lambda_feat, self.max_skipped = lambda_feat, max_skipped
+        self.lr, self.beta1 = lr, beta1
+        self.gan_loss = GANLoss(gan_mode)
+        self.feature_loss = None if no_ganFeat_loss else FeatureMatchingLoss(lambda_feat, n_layers_D, num_D)
+        self.pool = ImagePool(pool_size, seed)
+        self.autocast = torch.autocast(device.type, PRECISIONS[precision], enabled=precision != "float32")
+        self.scaler_G, self.scaler_D = (
+            torch.amp.GradScaler(device.type, enabled=precision == "float16") for _ in range(2)
+        )
+        self.fix_global = fix_global
+        if fix_global:
+            _freeze_all_but_the_outermost_enhancer(G)
+        self.optimizer_G = optimizer_G or self._adam(self._generating())
+        self.optimizer_D = optimizer_D or self._adam(D.parameters())
+        self.fake: Tensor | None = None
+        self.skipped = 0
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One iteration, on the device of the networks.
+
+        Args:
+            batch: ``label``, integers (N, 1, H, W), or an image (N, C, H, W) in [-1, 1] with ``label_nc`` 0;
+                ``inst``, integers (N, 1, H, W), unless ``no_instance``; ``image`` (N, C, H, W) in [-1, 1]; and
+                where features are precomputed ``feat`` (N, feat_num, H, W).
+        """
+        self.optimizer_G.zero_grad(set_to_none=True)
+        self.optimizer_D.zero_grad(set_to_none=True)
+        condition, real = self._condition(batch), _required(batch, "image")
+        fake = self._generate(condition, batch)
+        judged = fake.detach().requires_grad_()  # collects the gradient of all losses of G
+        self.fake = fake.detach()
+        found = self._judge_by_vgg(judged, real) | self._judge_by_D(condition, judged, real)
+        losses = {name: found[name].detach() for name in LOSSES if name in found}
+        if self._all_finite(losses, batch):
+            fake.backward(judged.grad)
+            for scaler, optimizer in ((self.scaler_G, self.optimizer_G), (self.scaler_D, self.optimizer_D)):
+                scaler.step(optimizer)
+                scaler.update()
+        return losses
+
+    def set_lr(self, lr: float) -> None:
+        """Set the learning rate of both optimisers."""
+        for optimizer in (self.optimizer_G, self.optimizer_D):
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+    def release_global(self) -> None:
+        """End the phase of ``fix_global``: all of G is trained from now on, by a fresh Adam with the first ``lr``."""
+        self.G.requires_grad_(True)
+        self.fix_global = False
+        self.optimizer_G = self._adam(self._generating())
+
+    # --- forward -------------------------------------------------------------------------------------------
+
+    def _condition(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What both G and D are shown of the labels."""
+        inst = None if self.no_instance else _required(batch, "inst")
+        return encode_labels(_required(batch, "label"), inst, self.label_nc, dtype=_required(batch, "image").dtype)
+
+    def _generate(self, condition: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        real, feat = batch["image"], batch.get("feat")
+        with self.autocast:
+            if self.E is not None:
+                if feat is not None:
+                    raise ValueError("batch must not have 'feat' where E is there to make the features")
+                feat = self.E(real, _required(batch, "label" if self.label_feat else "inst"))
+            seen = condition if feat is None else torch.cat((condition, feat.to(condition.dtype)), 1)
+            fake: Tensor = self.G(seen)
+        if fake.shape != real.shape:
+            raise ValueError(
+                f"image must have a shape that G makes, {tuple(fake.shape)} of these labels, got {tuple(real.shape)}; "
+                f"height and width must be multiples of what G halves them by"
+            )
+        return fake.to(real.dtype)
+
+    def _judge_by_vgg(self, judged: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """The loss, once its gradient is in ``judged``."""
+        if self.vgg is None:
+            return {}
+        with torch.no_grad(), self.autocast:
+            of_real = self.vgg(real)
+        with self.autocast:
+            of_fake = self.vgg(judged)
+        loss = ops.feature_matching_loss(of_fake, of_real, [self.lambda_feat * weight for weight in VGG_WEIGHTS])
+        self.scaler_G.scale(loss).backward(inputs=[judged])
+        return {"G_VGG": loss}
+
+    def _judge_by_D(self, condition: Tensor, judged: Tensor, real: Tensor) -> dict[str, Tensor]:
+        """The losses, once their gradients are in ``judged`` and in the parameters of D."""
+        once = self.pool.size == 0 and not _has_running_statistics(self.D)
+        with self.autocast:
+            if not once:
+                for_D = self.D(self.pool.query(torch.cat((condition, judged), 1)))
+            of_real = self.D(torch.cat((condition, real), 1))
+            for_G = self.D(torch.cat((condition, judged), 1))
+        if once:
+            for_D = for_G
+        losses = {"G_GAN": self.gan_loss(for_G, True, for_discriminator=False)}
+        if self.feature_loss is not None:
+            losses["G_GAN_Feat"] = self.feature_loss(for_G, of_real)
+        loss_G = torch.stack(list(losses.values())).sum()
+        losses["D_real"], losses["D_fake"] = self.gan_loss(of_real, True), self.gan_loss(for_D, False)
+        loss_D = 0.5 * (losses["D_fake"] + losses["D_real"])
+        self.scaler_G.scale(loss_G).backward(inputs=[judged], retain_graph=once)
+        self.scaler_D.scale(loss_D).backward(inputs=list(self.D.parameters()))
+        return losses
+
+    # --- losses that are not finite ------------------------------------------------------------------------
+
+    def _all_finite(self, losses: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> bool:
+        """Whether the step can be taken; raise where too many could not."""
+        if torch.stack(list(losses.values())).isfinite().all():
+            self.skipped = 0
+            return True
+        self.skipped += 1
+        if self.skipped >= self.max_skipped:
+            values = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
+            raise FloatingPointError(
+                f"losses were not finite for {self.skipped} steps in a row ({values}): {self._origin(batch)}"
+            )
+        return False
+
+    def _origin(self, batch: Mapping[str, Tensor]) -> str:
+        """Where the first value that is not finite comes from."""
+        for name, value in batch.items():
+            if not value.isfinite().all():
+                return f"batch[{name!r}] itself is not finite"
+
+        def forward() -> None:
+            condition, real = self._condition(batch), batch["image"]
+            fake = self._generate(condition, batch)
+            with self.autocast:
+                for image in (real, fake):
+                    self.D(torch.cat((condition, image), 1))
+                    if self.vgg is not None:
+                        self.vgg(image)
+
+        networks = {"E": self.E, "G": self.G, "D": self.D, "vgg": self.vgg}
+        layer = first_nonfinite({label: net for label, net in networks.items() if net is not None}, forward)
+        return f"the first output that is not finite is that of {layer}" if layer else "the output of every layer is"
+
+    # --- optimisers ----------------------------------------------------------------------------------------
+
+    def _generating(self) -> list[nn.Parameter]:
+        """What is trained by the losses of G: its parameters that are not frozen, and those of E."""
+        networks = [self.G] if self.E is None else [self.G, self.E]
+        return [parameter for net in networks for parameter in net.parameters() if parameter.requires_grad]
+
+    def _adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
+        return torch.optim.Adam(parameters, lr=self.lr, betas=(self.beta1, 0.999), fused=True)
+
+
+def _required(batch: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in batch:
+        raise ValueError(f"batch must have {name!r} with these options, got {', '.join(map(repr, batch)) or 'nothing'}")
+    return batch[name]
+
+
+def _has_running_statistics(net: nn.Module) -> bool:
+    return any(name.endswith("running_mean") for name, _ in net.named_buffers())
+
+
+def _freeze_all_but_the_outermost_enhancer(G: nn.Module) -> None:
+    """Only ``model{n}_1`` and ``model{n}_2`` of the largest n keep their gradients."""
+    enhancers = [int(match[1]) for name, _ in G.named_parameters() if (match := re.match(r"model(\d+)_", name))]
+    if not enhancers:
+        raise ValueError(f"G must have local enhancers with fix_global, got a {type(G).__name__}")
+    outermost = f"model{max(enhancers)}_"
+    for name, parameter in G.named_parameters():
+        parameter.requires_grad_(name.startswith(outermost))
