@@ -65,6 +65,24 @@ def test_the_budget_is_kept_and_what_came_first_stays(
     assert decoded == [0, 1, 2, 3, 4, 2, 3, 4]
 
 
+@pytest.mark.parametrize(("budget", "held"), [(FRAME - 1, 0), (FRAME, 1), (2 * FRAME - 1, 1), (2 * FRAME, 2)])
+def test_a_sample_is_held_only_if_it_fits_to_the_byte(options: LabelledOptions, budget: int, held: int) -> None:
+    assert build_labelled_dataset(replace(options, cache_bytes=budget)).preload() == held
+
+
+def test_a_worker_process_uses_what_it_inherits_and_adds_nothing(
+    options: LabelledOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = build_labelled_dataset(options)
+    dataset.sample(0, 0)
+    decoded = decoded_by(dataset, monkeypatch)
+    monkeypatch.setattr("torchp2p.data.cache.get_worker_info", lambda: "a worker")
+    for _ in range(2):
+        list(dataset)
+    assert decoded == [1, 2, 3, 4] * 2
+    assert len(dataset.cache) == 1
+
+
 def test_a_caller_who_writes_into_a_sample_leaves_it_unharmed(options: LabelledOptions) -> None:
     dataset = build_labelled_dataset(options)
     before = {part: value.clone() for part, value in dataset[0].items() if part != "name"}

@@ -52,9 +52,10 @@ class TestItems:
         ids = write(frames.dataroot / "train_inst/0.png", labels(20, 40))
         np.testing.assert_array_equal(build_labelled_dataset(frames)[0]["inst"][0], ids)
 
-    def test_instance_ids_may_need_32_bits_and_be_negative(self, frames: LabelledOptions) -> None:
+    @pytest.mark.parametrize("values", [[0, 70_000, 2**31 - 1], [-1, 5], [-(2**31), 65536]])
+    def test_instance_ids_may_need_32_bits_or_be_negative(self, frames: LabelledOptions, values: list[int]) -> None:
         (frames.dataroot / "train_inst/0.png").unlink()
-        ids = write(frames.dataroot / "train_inst/0.npy", np.resize([-1, 70_000, 2**31 - 1], (20, 40)))
+        ids = write(frames.dataroot / "train_inst/0.npy", np.resize(values, (20, 40)))
         np.testing.assert_array_equal(build_labelled_dataset(frames)[0]["inst"][0], ids)
 
     def test_the_label_of_a_palette_file_is_the_index(self, frames: LabelledOptions) -> None:

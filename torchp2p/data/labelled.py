@@ -144,9 +144,13 @@ class LabelledDataset(EpochDataset[LabelledSample]):
         Raises:
             What `read` raises.
         """
+
+        def hold(index: int) -> None:
+            if not self.cache.full:
+                self._resized(index)
+
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(lambda index: None if self.cache.full else self._resized(index), range(len(self))):
-                pass
+            list(pool.map(hold, range(len(self))))
         return len(self.cache)
 
     def sample(self, index: int, epoch: int) -> LabelledSample:
