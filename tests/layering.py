@@ -33,7 +33,17 @@ ROOMS: dict[str, set[str]] = {
 CORE = {"reference", "ops", "nn", "fuse", "kernels", "memory", "torchp2p"}
 REQUIRED = {"torch", "numpy", "PIL", "rich", "jsonargparse", "yaml"}
 # Optional or slow to import: inside the function that needs them only.
-LAZY = {"tifffile", "skimage", "tensorboard", "imageio", "imageio_ffmpeg", "torch_fidelity", "onnx", "onnxruntime"}
+LAZY = {
+    "tifffile",
+    "skimage",
+    "sklearn",
+    "tensorboard",
+    "imageio",
+    "imageio_ffmpeg",
+    "torch_fidelity",
+    "onnx",
+    "onnxruntime",
+}
 LAZY_SUBMODULES = ("torch.utils.tensorboard", "torch.onnx", "torch.utils.cpp_extension")
 
 # Code of a standard header with out-of-line templates would be emitted once per instruction set under one name.

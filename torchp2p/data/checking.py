@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torchp2p.data.datasets import PairedDataset
-from torchp2p.data.images import PathLike, read_image
+from torchp2p.data.epochs import EpochDataset
+from torchp2p.data.images import Array, PathLike, read_image
 from torchp2p.files import atomic_write
 
 _SHOWN = 20
@@ -38,24 +38,24 @@ class DatasetError(ValueError):
 
 
 def check_files(
-    files: PairedDataset | Sequence[PathLike],
+    files: EpochDataset[Any] | Sequence[PathLike],
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Problem]:
     """Decode all files in full and report the unusable ones, in order.
 
-    Of a dataset, the channels and the sizes of each pair are checked as well; a list of paths is decoded
-    alone.
+    Of a dataset, what its `read` demands is checked as well: channels, sizes that agree, label ids; a list of
+    paths is decoded alone.
 
     Args:
         files: a dataset or paths.
         workers: threads; decoders work outside Python's lock.
         progress: called with (done, total) after each sample.
     """
-    if isinstance(files, PairedDataset):
+    if isinstance(files, EpochDataset):
         tasks = [partial(_check_sample, files, index) for index in range(len(files))]
     else:
-        tasks = [partial(_check_file, path) for path in files]
+        tasks = [partial(_check_file, path, read_image) for path in files]
     problems: list[Problem] = []
     with ThreadPoolExecutor(workers) as pool:
         for done, found in enumerate(pool.map(lambda task: task(), tasks), start=1):
@@ -66,7 +66,7 @@ def check_files(
 
 
 def check_dataset(
-    dataset: PairedDataset,
+    dataset: EpochDataset[Any],
     stamp: Path | None = None,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
@@ -94,37 +94,37 @@ def check_dataset(
         atomic_write(stamp, lambda file: file.write(json.dumps(now).encode()))
 
 
-def _check_sample(dataset: PairedDataset, index: int) -> list[Problem]:
+def _check_sample(dataset: EpochDataset[Any], index: int) -> list[Problem]:
     files = dataset.files(index)
     if not files:
         return []
     try:
         dataset.read(index)
     except (ValueError, OSError) as error:
-        # One bad file hides its partner: look at each alone, and blame the pair only if each is sound.
-        return _check_all(files) or [Problem(dataset.name(index), str(error))]
+        # One bad file hides its partners: look at each alone, and blame the sample only if each is sound.
+        return _check_each(dataset, index) or [Problem(dataset.name(index), str(error))]
     return []
 
 
-def _check_file(path: PathLike) -> list[Problem]:
+def _check_each(dataset: EpochDataset[Any], index: int) -> list[Problem]:
+    files = zip(dataset.files(index), dataset.decoders(index), strict=True)
+    return [problem for path, decode in files for problem in _check_file(path, decode)]
+
+
+def _check_file(path: PathLike, decode: Callable[[PathLike], Array]) -> list[Problem]:
     try:
-        read_image(path)
+        decode(path)
     except (ValueError, OSError) as error:
         return [Problem(str(path), str(error))]
     return []
 
 
-def _check_all(files: Iterable[PathLike]) -> list[Problem]:
-    return [problem for path in files for problem in _check_file(path)]
-
-
-def _fingerprint(dataset: PairedDataset) -> dict[str, Any]:
+def _fingerprint(dataset: EpochDataset[Any]) -> dict[str, Any]:
     """What the outcome of a check depends on, in JSON's own types."""
-    options = dataset.options
     files = [path for index in range(len(dataset)) for path in dataset.files(index)]
     states = [(str(path.resolve()), path.stat()) for path in files]
     return {
-        "dataset": [type(dataset).__name__, options.direction, options.input_nc, options.output_nc],
+        "dataset": [type(dataset).__name__, *dataset.read_options],
         "files": [[name, state.st_size, state.st_mtime_ns] for name, state in states],
     }
 

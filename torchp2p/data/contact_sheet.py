@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from torchp2p.data.datasets import PairedDataset
+from torchp2p.data.epochs import EpochDataset
 from torchp2p.data.images import Array, PathLike, write_image
 
 _THUMBNAIL = 128
@@ -15,10 +16,11 @@ _GAP = 8
 _CAPTION = 16
 
 
-def contact_sheet(dataset: PairedDataset, path: PathLike, count: int = 24, columns: int = 3) -> None:
+def contact_sheet(dataset: EpochDataset[Any], path: PathLike, count: int = 24, columns: int = 3) -> None:
     """Write a PNG with thumbnails of ``count`` samples spread over the dataset, ``columns`` of them in a row.
 
-    Each is A beside B under its name, as the network sees them in epoch 0: after direction, crop and flip.
+    Each is A beside B, or label beside image, under its name, as the network sees them in epoch 0: after
+    direction, crop and flip.
 
     Raises:
         ValueError: ``count`` or ``columns`` is below 1.
@@ -27,8 +29,7 @@ def contact_sheet(dataset: PairedDataset, path: PathLike, count: int = 24, colum
     if count < 1 or columns < 1:
         raise ValueError(f"count and columns must be at least 1, got {count} and {columns}")
     indices = np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist()
-    samples = [dataset.sample(index, epoch=0) for index in indices]
-    cells = [(sample["path"], dataset.pictures(sample)) for sample in samples]
+    cells = [(dataset.name(index), dataset.pictures(dataset.sample(index, epoch=0))) for index in indices]
     columns = min(columns, len(cells))
     cell_width = _THUMBNAIL * len(cells[0][1]) + _GAP
     cell_height = _CAPTION + _THUMBNAIL + _GAP

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Protocol, TypedDict
+from typing import Protocol, TypedDict
 
-import numpy as np
 import torch
-from torch.utils.data import Dataset
 
+from torchp2p.data import demo
 from torchp2p.data.colour import colourise_labels, lab_tensor_to_rgb, rgb_to_lab_tensors
+from torchp2p.data.epochs import DatasetOptions, EpochDataset, check_least
 from torchp2p.data.images import Array, ImageError, PathLike, fit_channels, read_image, to_rgb, to_tensor
 from torchp2p.data.pairs import find_images, image_name, pair_by_name
 from torchp2p.data.transforms import Preprocess
@@ -29,20 +28,11 @@ class Sample(_SampleA, total=False):
     B: torch.Tensor
 
 
-class DataOptions(Protocol):
-    """What a dataset is built from; any object with these attributes. Names are those of the original."""
+class DataOptions(DatasetOptions, Protocol):
+    """What a dataset of pix2pix is built from; any object with these attributes. Names are those of the original.
 
-    @property
-    def dataroot(self) -> str | Path:
-        """Folder of the data; unused for the demo."""
-
-    @property
-    def phase(self) -> str:
-        """Subfolder or prefix: train, test, ...; there are random crops and flips in ``train`` alone."""
-
-    @property
-    def dataset_mode(self) -> str:
-        """A key of `DATASETS`."""
+    ``dataset_mode`` is a key of `DATASETS`.
+    """
 
     @property
     def direction(self) -> str:
@@ -60,35 +50,9 @@ class DataOptions(Protocol):
     def preprocess(self) -> str:
         """One of `transforms.PREPROCESS_MODES`."""
 
-    @property
-    def load_size(self) -> int:
-        """Pixels to resize to."""
 
-    @property
-    def crop_size(self) -> int:
-        """Pixels to crop to."""
-
-    @property
-    def no_flip(self) -> bool:
-        """Never mirror."""
-
-    @property
-    def max_dataset_size(self) -> int | None:
-        """Use the first so many samples; None for all."""
-
-    @property
-    def serial_batches(self) -> bool:
-        """Keep the order of the dataset in every epoch."""
-
-    @property
-    def seed(self) -> int:
-        """Not negative; rules the order, the crops and the flips."""
-
-
-class PairedDataset(Dataset[Sample], ABC):
-    """Base of the datasets: names, epochs and augmentation; a subclass knows where the images come from.
-
-    ``dataset[i]`` is ``sample(i, epoch)`` for the epoch of `set_epoch`, 0 at first. Picklable, for workers.
+class PairedDataset(EpochDataset[Sample]):
+    """Base of the datasets of A and B; a subclass knows where the images come from.
 
     Args:
         options: see `DataOptions`.
@@ -99,48 +63,27 @@ class PairedDataset(Dataset[Sample], ABC):
     """
 
     def __init__(self, options: DataOptions, names: list[str]) -> None:
-        _check(options)
+        if options.direction not in ("AtoB", "BtoA"):
+            raise ValueError(f"direction must be AtoB or BtoA, got {options.direction!r}")
+        check_least(options, {"input_nc": 1, "output_nc": 1})
+        training, flip = options.phase == "train", not options.no_flip
+        preprocess = Preprocess(options.preprocess, options.load_size, options.crop_size, training, flip)
+        super().__init__(options, names, preprocess)
         self.options = options
-        self.seed, self.serial_batches = options.seed, options.serial_batches
-        self._names = names[: options.max_dataset_size]
         self._channels: tuple[int, ...] = (options.input_nc, options.output_nc)
-        self._epoch = 0
-        self._preprocess = Preprocess(
-            options.preprocess,
-            options.load_size,
-            options.crop_size,
-            options.phase == "train",
-            not options.no_flip,
-        )
-
-    @abstractmethod
-    def files(self, index: int) -> tuple[Path, ...]:
-        """The files that sample ``index`` is read from."""
 
     @abstractmethod
     def _load(self, index: int) -> list[tuple[Array, PathLike]]:
         """The images of one sample as stored, each with the file to blame: A then B, or A alone."""
 
-    def __len__(self) -> int:
-        return len(self._names)
+    def decoders(self, index: int) -> tuple[Callable[[PathLike], Array], ...]:
+        """`read_image`, for each of the files."""
+        return (read_image,) * len(self.files(index))
 
-    def __getitem__(self, index: int) -> Sample:
-        return self.sample(index, self._epoch)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose crops and flips ``dataset[i]`` shows."""
-        self._epoch = epoch
-
-    def unaugmented(self) -> PairedDataset:
-        """The same samples without random crops and flips, brought to size as outside training."""
-        plain = copy.copy(self)
-        options = self.options
-        plain._preprocess = Preprocess(options.preprocess, options.load_size, options.crop_size, False, False)
-        return plain
-
-    def name(self, index: int) -> str:
-        """The name of a sample: its path below the folder, without extension."""
-        return self._names[index]
+    @property
+    def read_options(self) -> list[str | int]:
+        """The direction and the channels."""
+        return [self.options.direction, self.options.input_nc, self.options.output_nc]
 
     def read(self, index: int) -> tuple[Array, ...]:
         """Decode one sample: A and, for paired data, B, (H, W, C) after ``direction`` in the channels wanted.
@@ -168,8 +111,7 @@ class PairedDataset(Dataset[Sample], ABC):
         """
         index = range(len(self))[index]
         images = self.read(index)
-        generator = np.random.default_rng(np.random.SeedSequence([self.seed, epoch, index]))
-        geometry = self._preprocess.plan(images[0].shape[:2], generator)
+        geometry = self._preprocess.plan(images[0].shape[:2], self._generator(index, epoch))
         tensors = self._tensors([geometry.apply(image) for image in images])
         sample: Sample = {"A": tensors[0], "path": self.name(index)}
         if len(tensors) == 2:
@@ -265,14 +207,9 @@ class DemoDataset(PairedDataset):
         ValueError: the phase is not train, val or test.
     """
 
-    _SEEDS: ClassVar = {"train": 0, "val": 1_000_000, "test": 2_000_000}
-    _SCENES: ClassVar = {"train": 200, "val": 20, "test": 20}
-
     def __init__(self, options: DataOptions) -> None:
-        if options.phase not in self._SEEDS:
-            raise ValueError(f"phase of the demo must be one of {', '.join(self._SEEDS)}, got {options.phase!r}")
-        count = options.max_dataset_size or self._SCENES[options.phase]
-        super().__init__(options, [f"{options.phase}_{index:04d}" for index in range(count)])
+        names, self._seeds = demo.scenes_of(options.phase, options.max_dataset_size)
+        super().__init__(options, names)
         self._drawn: dict[tuple[int, int], tuple[Array, Array]] = {}
 
     def files(self, index: int) -> tuple[Path, ...]:
@@ -282,9 +219,7 @@ class DemoDataset(PairedDataset):
     def _load(self, index: int) -> list[tuple[Array, PathLike]]:
         side = self._preprocess.scale
         if (index, side) not in self._drawn:
-            from torchp2p.data.demo import draw_scene
-
-            scene = draw_scene((side, side), self._SEEDS[self.options.phase] + index)
+            scene = demo.draw_scene((side, side), self._seeds[index])
             self._drawn[index, side] = (scene.label, scene.image)
         label, image = self._drawn[index, side]
         return [(colourise_labels(label), self.name(index)), (image, self.name(index))]
@@ -310,15 +245,6 @@ def build_dataset(options: DataOptions) -> PairedDataset:
     if options.dataset_mode not in DATASETS:
         raise ValueError(f"dataset_mode must be one of {', '.join(DATASETS)}, got {options.dataset_mode!r}")
     return DATASETS[options.dataset_mode](options)
-
-
-def _check(options: DataOptions) -> None:
-    if options.direction not in ("AtoB", "BtoA"):
-        raise ValueError(f"direction must be AtoB or BtoA, got {options.direction!r}")
-    for name, least in (("input_nc", 1), ("output_nc", 1), ("max_dataset_size", 1), ("seed", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def _two_folders(dataroot: Path, phase: str) -> tuple[Path, Path]:

@@ -18,6 +18,8 @@ from torchp2p.data.scene.texture import Array
 from torchp2p.files import atomic_path
 
 SMALLEST = 32
+_SEEDS = {"train": 0, "val": 1_000_000, "test": 2_000_000}
+_SCENES = {"train": 200, "val": 20, "test": 20}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,18 @@ class Scene:
     label: npt.NDArray[np.uint8]
     inst: npt.NDArray[np.int32]
     image: npt.NDArray[np.uint8]
+
+
+def scenes_of(phase: str, count: int | None) -> tuple[list[str], range]:
+    """Names and seeds of the first ``count`` demo scenes of a phase, of all for None; no two phases share one.
+
+    Raises:
+        ValueError: the phase is not train, val or test.
+    """
+    if phase not in _SEEDS:
+        raise ValueError(f"phase of the demo must be one of {', '.join(_SEEDS)}, got {phase!r}")
+    seeds = range(_SEEDS[phase], _SEEDS[phase] + (count or _SCENES[phase]))
+    return [f"{phase}_{index:04d}" for index in range(len(seeds))], seeds
 
 
 def draw_scene(size: tuple[int, int], seed: int) -> Scene:

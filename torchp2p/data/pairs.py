@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,30 +54,45 @@ def pair_by_name(a_dir: PathLike, b_dir: PathLike, *, a_suffix: str = "", b_suff
         ValueError: a folder holds no such image, two files of a folder have one name, or files have no
             partner (the first ten of each side are listed, with counts).
     """
-    a, b = _by_name(Path(a_dir), a_suffix), _by_name(Path(b_dir), b_suffix)
+    a, b = files_with_suffix(Path(a_dir), a_suffix), files_with_suffix(Path(b_dir), b_suffix)
     only_a, only_b = sorted(a.keys() - b.keys()), sorted(b.keys() - a.keys())
     if only_a or only_b:
         sides = [(a_dir, only_a), (b_dir, only_b)]
-        raise ValueError("; ".join(_unpaired(folder, names) for folder, names in sides if names))
+        raise ValueError("; ".join(unpaired(folder, names) for folder, names in sides if names))
     return [Pair(name, a[name], b[name]) for name in sorted(a)]
 
 
-def _by_name(folder: Path, suffix: str) -> dict[str, Path]:
+def files_by_name(folder: Path, name_of: Callable[[str], str | None]) -> dict[str, Path]:
+    """The images under a folder by what ``name_of`` makes of their `image_name`; None leaves one out.
+
+    Raises:
+        FileNotFoundError, ValueError: as `find_images`; or two files have one name.
+    """
     files: dict[str, Path] = {}
     for path in find_images(folder):
-        name = image_name(path, folder)
-        if not name.endswith(suffix):
+        name = name_of(image_name(path, folder))
+        if name is None:
             continue
-        name = name.removesuffix(suffix)
         if name in files:
             raise ValueError(f"{files[name]} and {path} have the same name; one file per name is expected")
         files[name] = path
+    return files
+
+
+def files_with_suffix(folder: Path, suffix: str) -> dict[str, Path]:
+    """The images under a folder whose name ends with ``suffix``, by their name without it.
+
+    Raises:
+        FileNotFoundError, ValueError: as `files_by_name`; or there is none.
+    """
+    files = files_by_name(folder, lambda name: name.removesuffix(suffix) if name.endswith(suffix) else None)
     if not files:
         raise ValueError(f"{folder} holds no image whose name ends with {suffix}")
     return files
 
 
-def _unpaired(folder: PathLike, names: Sequence[str]) -> str:
+def unpaired(folder: PathLike, names: Sequence[str]) -> str:
+    """The sentence about images of a folder that have no partner: how many, and the first ten."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"{folder}: no partner for {len(names)} of its images: {', '.join(names[:_SHOWN])}{more}"
 

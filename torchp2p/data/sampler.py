@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, overload
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from torchp2p.data.datasets import PairedDataset, Sample
+from torchp2p.data.epochs import EpochDataset
+from torchp2p.data.labelled import LabelledDataset, LabelledSample
 
 
 class _BatchA(TypedDict):
@@ -21,6 +23,19 @@ class Batch(_BatchA, total=False):
     """Samples stacked: ``A`` and, for paired data, ``B`` (N, C, H, W); ``path`` holds the N names."""
 
     B: torch.Tensor
+
+
+class _LabelBatch(TypedDict):
+    label: torch.Tensor
+    name: list[str]
+
+
+class LabelledBatch(_LabelBatch, total=False):
+    """Labelled samples stacked: (N, C, H, W) of the integers of `LabelledSample`; ``name`` holds the N names."""
+
+    inst: torch.Tensor
+    image: torch.Tensor
+    feat: torch.Tensor
 
 
 class EpochSampler:
@@ -64,8 +79,22 @@ class EpochSampler:
         return [order[start : start + self.batch_size].tolist() for start in starts]
 
 
+@overload
 def make_loader(
-    dataset: PairedDataset,
+    dataset: PairedDataset, epoch: int, start_batch: int = 0, batch_size: int = 1, num_workers: int = 0,
+    *, drop_last: bool = False, pin_memory: bool = False,
+) -> DataLoader[Batch]: ...  # fmt: skip
+
+
+@overload
+def make_loader(
+    dataset: LabelledDataset, epoch: int, start_batch: int = 0, batch_size: int = 1, num_workers: int = 0,
+    *, drop_last: bool = False, pin_memory: bool = False,
+) -> DataLoader[LabelledBatch]: ...  # fmt: skip
+
+
+def make_loader(
+    dataset: EpochDataset[Any],
     epoch: int,
     start_batch: int = 0,
     batch_size: int = 1,
@@ -73,7 +102,7 @@ def make_loader(
     *,
     drop_last: bool = False,
     pin_memory: bool = False,
-) -> DataLoader[Batch]:
+) -> DataLoader[Any]:
     """The batches of one epoch, in the order of `EpochSampler`, from ``start_batch`` on.
 
     Sets the dataset's epoch, which the workers inherit: the samples are the same for any ``num_workers``.
@@ -95,24 +124,29 @@ def make_loader(
     )
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack samples to a batch.
+@overload
+def collate(samples: Sequence[Sample]) -> Batch: ...
+
+
+@overload
+def collate(samples: Sequence[LabelledSample]) -> LabelledBatch: ...
+
+
+def collate(samples: Sequence[Mapping[str, Any]]) -> Any:
+    """Stack samples to a batch: tensors are stacked, names listed.
 
     Raises:
         ValueError: two images have different sizes; the message names both files.
     """
     first = samples[0]
+    tensors = [part for part, value in first.items() if isinstance(value, torch.Tensor)]
+    (name,) = first.keys() - tensors
     for sample in samples[1:]:
-        sizes = [tuple(one["A"].shape[1:]) for one in (first, sample)]
+        sizes = [tuple(one[tensors[0]].shape[1:]) for one in (first, sample)]
         if sizes[0] != sizes[1]:
             raise ValueError(
-                f"{first['path']} and {sample['path']} have sizes {sizes[0]} and {sizes[1]} (height, width) "
+                f"{first[name]} and {sample[name]} have sizes {sizes[0]} and {sizes[1]} (height, width) "
                 "and cannot share a batch: use batch_size 1, or a preprocess that gives every image one size"
             )
-    batch: Batch = {
-        "A": torch.stack([sample["A"] for sample in samples]),
-        "path": [sample["path"] for sample in samples],
-    }
-    if "B" in first:
-        batch["B"] = torch.stack([sample["B"] for sample in samples])
-    return batch
+    stacked = {part: torch.stack([sample[part] for sample in samples]) for part in tensors}
+    return {**stacked, name: [sample[name] for sample in samples]}

@@ -12,7 +12,7 @@ What differs from the original, on purpose:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from torchp2p.data.images import Array, as_unit
 
 Size: TypeAlias = tuple[int, int]
 """(height, width) in pixels."""
+
+_Ids = TypeVar("_Ids", np.int32, np.uint8)
 
 PREPROCESS_MODES = ("resize_and_crop", "crop", "scale_width", "scale_width_and_crop", "none")
 
@@ -102,6 +104,34 @@ class Preprocess:
         return Geometry(resized, top, left, height, width, flip and self.flip)
 
 
+@dataclass(frozen=True)
+class LabelledPreprocess(Preprocess):
+    """The ``resize_or_crop`` modes of pix2pixHD, where they differ from those of pix2pix (spec 6.2).
+
+    ``scale_width`` keeps the aspect ratio whatever the crop size, and ``none`` rounds each side to the nearest
+    multiple of ``multiple`` (but never to 0). Outside training the picture is scaled as in training and crops
+    are central.
+    """
+
+    multiple: int
+
+    @property
+    def scale(self) -> int:
+        """The load size, in training or not."""
+        return self.load_size
+
+    def resized(self, size: Size) -> Size:
+        """The size after the resize; what has that size already keeps it."""
+        height, width = size
+        if self.mode == "resize_and_crop":
+            return self.scale, self.scale
+        if self.mode.startswith("scale_width") and width != self.scale:
+            return max(1, int(self.scale * height / width)), self.scale
+        if self.mode == "none":
+            height, width = (max(1, round(side / self.multiple)) * self.multiple for side in size)
+        return height, width
+
+
 def resize(image: Array, size: Size) -> Array:
     """Bicubic (Pillow's filter) resize of (H, W, C) to (height, width, C).
 
@@ -119,8 +149,13 @@ def resize(image: Array, size: Size) -> Array:
     return unit
 
 
-def resize_ids(ids: npt.NDArray[np.int32], size: Size) -> npt.NDArray[np.int32]:
-    """Nearest-neighbour (Pillow's) resize of an int32 label or instance map (H, W); ids are never mixed."""
+def resize_ids(ids: npt.NDArray[_Ids], size: Size) -> npt.NDArray[_Ids]:
+    """Nearest-neighbour (Pillow's) resize that never mixes values.
+
+    For label and instance maps (H, W), int32 or uint8, and for precomputed features (H, W, 3) uint8.
+    """
+    if ids.shape[:2] == size:
+        return ids
     height, width = size
     return np.asarray(Image.fromarray(ids).resize((width, height), Image.Resampling.NEAREST))
 
