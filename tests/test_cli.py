@@ -19,7 +19,8 @@ from torchp2p.cli import doctor
 from torchp2p.cli.main import COMMANDS, main
 from torchp2p.data import read_image
 from torchp2p.models import load_config, load_weights
-from torchp2p.train import PRESETS, TrainConfig, preset
+from torchp2p.train import PRESETS, HDTrainConfig, RunConfig, TrainConfig, preset
+from torchp2p.train.presets import MODELS
 
 
 @pytest.fixture(autouse=True)
@@ -110,15 +111,30 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
 # --- train: where an option comes from --------------------------------------------------------------------------
 
 
-def resolved(capsys: pytest.CaptureFixture[str], *arguments: str) -> TrainConfig:
+def resolved(capsys: pytest.CaptureFixture[str], *arguments: str) -> RunConfig:
     """What ``train`` would train with."""
     assert main(["train", *arguments, "--dry_run"]) == 0
-    return TrainConfig.from_mapping(yaml.safe_load(capsys.readouterr().out))
+    values = yaml.safe_load(capsys.readouterr().out)
+    return MODELS[values.pop("model")].from_mapping(values)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_alone_is_what_it_says(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert resolved(capsys, f"--preset={name}") == preset(name)
+    without = {"no_vgg_loss": True} if name.startswith("pix2pixhd") else {}
+    assert resolved(capsys, f"--preset={name}", *(f"--{field}" for field in without)) == preset(name, **without)
+
+
+def test_a_model_without_a_preset_has_its_own_options(capsys: pytest.CaptureFixture[str]) -> None:
+    found = resolved(capsys, "--model=pix2pixHD", "--no_vgg_loss", "--num_D=3")
+    assert found == HDTrainConfig(no_vgg_loss=True, num_D=3)
+
+
+def test_the_dry_run_of_coarse_to_fine_names_its_stages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--preset=pix2pixhd-1024p", "--no_vgg_loss", "--dry_run"]) == 0
+    stages = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# stage")]
+    assert len(stages) == 2
+    assert "stage 1 of 2: global generator; 200 epochs in checkpoints/label2city_1024p_global" in stages[0]
+    assert "enhancer alone for 10 epochs, then all jointly; 100 epochs in checkpoints/label2city_1024p" in stages[1]
 
 
 def test_the_options_printed_by_dry_run_are_a_file_for_config(

@@ -109,7 +109,7 @@ CALLS = {
     "another network to resume": (
         ["train", "--name=tiny", "--resume", "--ngf=8", "--netG=unet_128"],
         1,
-        ["cannot go on with netG: 'resnet_6blocks', not 'unet_128'; ngf: 4, not 8"],
+        ["cannot go on with ngf: 4, not 8; netG: 'resnet_6blocks', not 'unet_128'"],
     ),
     "checkpoints in a file": (
         ["train", *TRAIN, "--checkpoints_dir=wrong.yaml"],

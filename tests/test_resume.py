@@ -125,7 +125,7 @@ def test_a_second_signal_does_not_wait_for_the_end_of_the_step(
         for _ in range(2):
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("torchp2p.train.trainer.Pix2PixStep.__call__", interrupt_twice)
+    monkeypatch.setattr("torchp2p.train.pix2pix_recipe.Pix2PixStep.__call__", interrupt_twice)
     with pytest.raises(KeyboardInterrupt):
         run_training(config)
 

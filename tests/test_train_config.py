@@ -9,8 +9,9 @@ import pytest
 
 from torchp2p.cli.parsing import UsageError, parse
 from torchp2p.cli.train import _parser
-from torchp2p.train import PRESETS, ConfigError, TrainConfig, preset
-from torchp2p.train.config import CHOICES, FIELDS, FREE_ON_RESUME, changed_on_resume
+from torchp2p.train import PRESETS, ConfigError, HDTrainConfig, RunConfig, TrainConfig, preset
+from torchp2p.train.presets import MODELS
+from torchp2p.train.run_config import changed_on_resume
 
 ORIGINAL_DEFAULTS = {
     "input_nc": 3, "output_nc": 3, "ngf": 64, "ndf": 64, "netD": "basic", "netG": "unet_256", "n_layers_D": 3,
@@ -23,21 +24,47 @@ ORIGINAL_DEFAULTS = {
 }  # fmt: skip
 """Spec section 10.2, the column of pix2pix."""
 
+HD_ORIGINAL_DEFAULTS = {
+    "name": "label2city", "norm": "instance", "batch_size": 1, "load_size": 1024, "crop_size": 512, "label_nc": 35,
+    "input_nc": 3, "output_nc": 3, "resize_or_crop": "scale_width", "serial_batches": False, "no_flip": False,
+    "netG": "global", "ngf": 64, "n_downsample_global": 4, "n_blocks_global": 9, "n_blocks_local": 3,
+    "n_local_enhancers": 1, "niter_fix_global": 0, "no_instance": False, "instance_feat": False, "label_feat": False,
+    "feat_num": 3, "load_features": False, "n_downsample_E": 4, "nef": 16, "n_clusters": 10, "display_freq": 100,
+    "print_freq": 100, "save_latest_freq": 1000, "save_epoch_freq": 10, "no_html": False, "load_pretrain": "",
+    "which_epoch": "latest", "phase": "train", "niter": 100, "niter_decay": 100, "beta1": 0.5, "lr": 2e-4, "num_D": 2,
+    "n_layers_D": 3, "ndf": 64, "lambda_feat": 10.0, "no_ganFeat_loss": False, "no_vgg_loss": False, "pool_size": 0,
+}  # fmt: skip
+"""Spec section 10.1."""
+
 ORIGINAL_NAMES = (*ORIGINAL_DEFAULTS, "dataroot", "name", "checkpoints_dir", "num_threads", "max_dataset_size")
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_makes_a_configuration_of_its_name(name: str) -> None:
-    config = preset(name)
-    assert config.name == name
+def test_every_preset_makes_a_configuration_that_has_its_fields(name: str) -> None:
+    config = preset(name, **hd_needs(name))
+    assert isinstance(config, HDTrainConfig if name.startswith("pix2pixhd") else TrainConfig)
     assert config.as_dict().items() >= PRESETS[name].items()
 
 
+def hd_needs(name: str) -> dict[str, bool]:
+    """What a pix2pixHD preset is not complete without: a word on the VGG loss."""
+    return {"no_vgg_loss": True} if name.startswith("pix2pixhd") else {}
+
+
+@pytest.mark.parametrize(("option", "value"), HD_ORIGINAL_DEFAULTS.items(), ids=HD_ORIGINAL_DEFAULTS.keys())
+def test_the_default_of_an_option_is_that_of_the_original_pix2pixhd(option: str, value: object) -> None:
+    assert HDTrainConfig(vgg_weights="vgg19.pth").as_dict()[option] == value
+
+
 @pytest.mark.parametrize(
-    ("name", "epochs"), [("pix2pix", 200), ("maps", 150), ("edges2shoes", 30), ("sketch", 75), ("colorization", 200)]
-)
+    ("name", "epochs"),
+    [
+        ("pix2pix", 200), ("maps", 150), ("edges2shoes", 30), ("sketch", 75), ("colorization", 200),
+        ("pix2pixhd-512p", 200), ("pix2pixhd-1024p", 100),
+    ],
+)  # fmt: skip
 def test_a_preset_trains_for_the_epochs_of_the_paper(name: str, epochs: int) -> None:
-    assert preset(name).epochs == epochs
+    assert preset(name, **hd_needs(name)).epochs == epochs
 
 
 @pytest.mark.parametrize(("option", "value"), ORIGINAL_DEFAULTS.items(), ids=ORIGINAL_DEFAULTS.keys())
@@ -48,13 +75,14 @@ def test_the_default_of_an_option_is_that_of_the_original_pix2pix(option: str, v
 @pytest.mark.parametrize("option", ORIGINAL_NAMES)
 def test_the_original_name_of_an_option_is_a_flag(option: str) -> None:
     value = TrainConfig().as_dict()[option]
-    given = parse(_parser(), [f"--{option}", "3" if value is None else str(value)], defaults=False)
+    given = parse(_parser(TrainConfig), [f"--{option}", "3" if value is None else str(value)], defaults=False)
     assert given[option] == (3 if value is None else value)
 
 
-def test_every_field_is_a_flag_with_a_line_of_help() -> None:
-    helps = {flag: action.help for action in _parser()._actions for flag in action.option_strings}
-    for field in FIELDS:
+@pytest.mark.parametrize("kind", MODELS.values())
+def test_every_field_is_a_flag_with_a_line_of_help(kind: type[RunConfig]) -> None:
+    helps = {flag: action.help for action in _parser(kind)._actions for flag in action.option_strings}
+    for field in kind.fields():
         text = helps[f"--{field}"]
         assert text, f"--{field} has no help"
         assert "\n" not in text
@@ -75,11 +103,11 @@ def test_an_unknown_preset_suggests_the_nearest() -> None:
         preset("demos")
 
 
-@pytest.mark.parametrize("field", CHOICES)
+@pytest.mark.parametrize("field", TrainConfig.CHOICES)
 def test_a_name_that_is_no_choice_is_refused_with_the_choices(field: str) -> None:
     with pytest.raises(ConfigError) as caught:
         TrainConfig.from_mapping({field: "xyz"})
-    assert str(caught.value) == f"{field} must be one of {', '.join(CHOICES[field])}, got 'xyz'"
+    assert str(caught.value) == f"{field} must be one of {', '.join(TrainConfig.CHOICES[field])}, got 'xyz'"
 
 
 def test_a_choice_that_is_nearly_right_is_suggested() -> None:
@@ -174,9 +202,10 @@ def test_a_resumed_training_may_change_where_and_how_long_but_not_what() -> None
 
 
 def test_what_may_change_on_resume_are_fields() -> None:
-    assert set(FREE_ON_RESUME) <= set(FIELDS)
+    for kind in MODELS.values():
+        assert set(kind.FREE_ON_RESUME) <= set(kind.fields())
 
 
 def test_an_unknown_flag_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"^--lambda_l1 is not an option; did you mean '--lambda_L1'\?$"):
-        parse(_parser(), ["--lambda_l1", "3"])
+        parse(_parser(TrainConfig), ["--lambda_l1", "3"])

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
-from torchp2p.train import Outcome, TrainConfig, train, trainer
+from torchp2p.train import Outcome, TrainConfig, pix2pix_recipe, train
 
 PAIRS = 6
 EPOCHS = 4
@@ -123,7 +123,7 @@ class Stopped(Exception):
 def stop_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on, the training ends like a crash in its step ``number``."""
 
-    class Stopping(trainer.Pix2PixStep):
+    class Stopping(pix2pix_recipe.Pix2PixStep):
         taken = 0
 
         def __call__(self, batch):
@@ -132,4 +132,4 @@ def stop_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
                 raise Stopped
             return super().__call__(batch)
 
-    monkeypatch.setattr(trainer, "Pix2PixStep", Stopping)
+    monkeypatch.setattr(pix2pix_recipe, "Pix2PixStep", Stopping)

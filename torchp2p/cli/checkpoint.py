@@ -21,7 +21,7 @@ from torchp2p.models import (
     load_state_dict_compatible,
     load_weights,
 )
-from torchp2p.train.config import FIELDS, TrainConfig
+from torchp2p.train.config import TrainConfig
 
 TEST_PHASES = ("test", "val")
 
@@ -67,7 +67,7 @@ def open_checkpoint(path: str, epoch: str = "latest") -> Checkpoint:
         return Checkpoint(generator, config, file, label)
     generator = generator_from_weights(file)
     described = describe_state_dict(load_weights(file)) or {}
-    told = {key: value for key, value in described.items() if key in FIELDS}
+    told = {key: value for key, value in described.items() if key in TrainConfig.fields()}
     name = file.parent.name.strip(".") or file.stem
     return Checkpoint(generator, TrainConfig.from_mapping({"name": name, **told}), file, label)
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from torchp2p.train.config import KINDS
+from torchp2p.train.run_config import KINDS
 
 _WRONG_TYPE = re.compile(r""""(\w+)": .*?Expected a <class '(\w+)'>.* value: (.*)""")
 

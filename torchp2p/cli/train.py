@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,38 +12,65 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
 from torchp2p.cli.parsing import UsageError, make_parser, parse, parse_mapping, read_yaml
-from torchp2p.train.config import PRESETS, TrainConfig, preset
-from torchp2p.train.state import read_state
-from torchp2p.train.trainer import Outcome, run_folder, train
+from torchp2p.cli.stages import print_stages, train_stages
+from torchp2p.train import PRESETS, Outcome, RunConfig
+from torchp2p.train.presets import MODELS, config_class, stored_config
+from torchp2p.train.stages import stages_of
+from torchp2p.train.state import has_state, read_state, run_folder
+
+_NOT_FIELDS = ("config", "resume", "dry_run", "model", "preset")
 
 
 def run(arguments: list[str]) -> int:
     """Train; returns 0, or 128 + the signal that stopped it after saving."""
-    parser = _parser()
+    kind = _kind(arguments)
+    parser = _parser(kind)
     given = parse(parser, arguments, defaults=False)
-    config = _configuration(parser, given)
-    if given.get("dry_run"):
-        print(yaml.safe_dump(config.as_dict(), sort_keys=False), end="")
-        return 0
+    config = _configuration(parser, given, kind)
     console = Console()
-    outcome = train(config, resume=bool(given.get("resume")), console=console)
+    if given.get("dry_run"):
+        model = next(name for name, known in MODELS.items() if known is kind)
+        print(yaml.safe_dump({"model": model, **config.as_dict()}, sort_keys=False), end="")
+        print_stages(stages_of(config), console)
+        return 0
+    outcome = train_stages(stages_of(config), resume=bool(given.get("resume")), console=console)
     _say_how_it_ended(console, outcome)
     if outcome.stopped_by.startswith("SIG"):
         return 128 + int(signal.Signals[outcome.stopped_by])
     return 0
 
 
-def _parser() -> ArgumentParser:
-    parser = make_parser("train", "Train pix2pix on paired images.")
+def _kind(arguments: list[str]) -> type[RunConfig]:
+    """Which model is meant, which decides what options there are: by its preset, its name, or what is resumed."""
+    peek = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
+    for flag in ("--preset", "--model", "--config", "--name", "--checkpoints_dir"):
+        peek.add_argument(flag)
+    peek.add_argument("--resume", nargs="?", const="true", default="false")
+    try:
+        seen = vars(peek.parse_known_args(arguments)[0])
+    except argparse.ArgumentError:
+        return config_class(None)  # the whole parser says what is wrong
+    if seen["config"] and Path(seen["config"]).is_file():
+        told = read_yaml(seen["config"])
+        seen |= {key: told.get(key) for key in ("preset", "model", "name") if seen[key] is None}
+    if seen["preset"] is None and seen["model"] is None and seen["resume"] == "true" and seen["name"]:
+        folder = Path(seen["checkpoints_dir"] or RunConfig.checkpoints_dir, seen["name"])
+        return type(stored_config(read_state(folder)["config"], device="auto"))
+    return config_class(seen["preset"], seen["model"])
+
+
+def _parser(kind: type[RunConfig]) -> ArgumentParser:
+    parser = make_parser("train", "Train pix2pix on paired images, or pix2pixHD on label maps and images.")
     parser.add_argument("--preset", type=str, help=f"starting point: {', '.join(PRESETS)}")
+    parser.add_argument("--model", type=str, help=f"without a preset: {' or '.join(MODELS)}")
     parser.add_argument("--config", type=str, help="YAML file of options; flags take precedence")
     parser.add_argument("--resume", type=bool, default=False, help="continue the training in checkpoints_dir/name")
-    parser.add_argument("--dry_run", type=bool, default=False, help="print the resolved options and stop")
-    parser.add_class_arguments(TrainConfig)
+    parser.add_argument("--dry_run", type=bool, default=False, help="print the resolved options and stages, and stop")
+    parser.add_class_arguments(kind)
     return parser
 
 
-def _configuration(parser: ArgumentParser, given: Namespace) -> TrainConfig:
+def _configuration(parser: ArgumentParser, given: Namespace, kind: type[RunConfig]) -> RunConfig:
     values: dict[str, Any] = {}
     if given.get("config"):
         values |= vars(parse_mapping(parser, read_yaml(given["config"]), given["config"]))
@@ -49,18 +78,29 @@ def _configuration(parser: ArgumentParser, given: Namespace) -> TrainConfig:
             if key in values:
                 raise UsageError(f"{given['config']}: {key!r} belongs on the command line")
     values |= vars(given)
-    asked_preset = values.pop("preset", None)
-    for key in ("config", "resume", "dry_run"):
-        values.pop(key, None)
-    base = preset(asked_preset) if asked_preset else TrainConfig()
-    if given.get("resume"):
-        # What the state was trained with is the starting point; a preset only says where it is.
-        where = TrainConfig.from_mapping(values, base)
-        stored = read_state(run_folder(where))["config"]
-        values = {**stored, **values, "name": where.name, "checkpoints_dir": where.checkpoints_dir}
-    elif not asked_preset and not values:
+    preset = values.get("preset")
+    values = {key: value for key, value in values.items() if key not in _NOT_FIELDS}
+    if preset is None and not values:
         raise UsageError("say what to train: a --preset, a --config file, or options such as --dataroot")
-    return TrainConfig.from_mapping(values, base)
+    starting = {} if preset is None else PRESETS[preset]
+    if given.get("resume"):
+        starting = _stored({**starting, **values}, kind)
+    return kind.from_mapping({**starting, **values})
+
+
+def _stored(values: dict[str, Any], kind: type[RunConfig]) -> dict[str, Any]:
+    """What a resumed training was trained with; a preset only says where it is.
+
+    Raises:
+        CheckpointError: there is nothing to resume.
+    """
+    place = {key: values.get(key, getattr(kind, key)) for key in ("checkpoints_dir", "name")}
+    folder = Path(*place.values())
+    if not has_state(folder) and values.get("coarse_to_fine"):
+        stages = stages_of(kind.from_mapping(values))
+        if any(has_state(run_folder(stage.config)) for stage in stages):
+            return values  # the last stage has not begun
+    return {**read_state(folder)["config"], **place}
 
 
 def _say_how_it_ended(console: Console, outcome: Outcome) -> None:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, overload
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from torchp2p.data.datasets import PairedDataset, Sample
 from torchp2p.data.epochs import EpochDataset
-from torchp2p.data.labelled import LabelledDataset, LabelledSample
 
 
 class _BatchA(TypedDict):
@@ -79,20 +77,6 @@ class EpochSampler:
         return [order[start : start + self.batch_size].tolist() for start in starts]
 
 
-@overload
-def make_loader(
-    dataset: PairedDataset, epoch: int, start_batch: int = 0, batch_size: int = 1, num_workers: int = 0,
-    *, drop_last: bool = False, pin_memory: bool = False,
-) -> DataLoader[Batch]: ...  # fmt: skip
-
-
-@overload
-def make_loader(
-    dataset: LabelledDataset, epoch: int, start_batch: int = 0, batch_size: int = 1, num_workers: int = 0,
-    *, drop_last: bool = False, pin_memory: bool = False,
-) -> DataLoader[LabelledBatch]: ...  # fmt: skip
-
-
 def make_loader(
     dataset: EpochDataset[Any],
     epoch: int,
@@ -122,14 +106,6 @@ def make_loader(
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else each loader would advance torch's global one, and so dropout's
     )
-
-
-@overload
-def collate(samples: Sequence[Sample]) -> Batch: ...
-
-
-@overload
-def collate(samples: Sequence[LabelledSample]) -> LabelledBatch: ...
 
 
 def collate(samples: Sequence[Mapping[str, Any]]) -> Any:

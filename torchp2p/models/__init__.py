@@ -6,6 +6,7 @@ from torchp2p.models.describe import describe_state_dict
 from torchp2p.models.discriminator import PatchDiscriminator, PixelDiscriminator
 from torchp2p.models.encoder_decoder import EncoderDecoder, encoder_decoder
 from torchp2p.models.global_generator import GlobalGenerator
+from torchp2p.models.hd_inference import encoder_from_config, hd_generator_from_config, run_encoder, synthesize
 from torchp2p.models.inference import generator_from_config, generator_from_weights, run_generator
 from torchp2p.models.initialise import init_weights
 from torchp2p.models.inputs import encode_labels
@@ -46,8 +47,10 @@ __all__ = [
     "download_vgg19_weights",
     "encode_labels",
     "encoder_decoder",
+    "encoder_from_config",
     "generator_from_config",
     "generator_from_weights",
+    "hd_generator_from_config",
     "init_weights",
     "load_config",
     "load_pretrain",
@@ -56,9 +59,11 @@ __all__ = [
     "read_checkpoint",
     "resnet_6blocks",
     "resnet_9blocks",
+    "run_encoder",
     "run_generator",
     "run_padded",
     "save_weights",
+    "synthesize",
     "unet_128",
     "unet_256",
     "write_checkpoint",

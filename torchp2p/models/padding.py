@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 _logger = logging.getLogger("torchp2p")
@@ -53,7 +53,7 @@ def run_padded(net: nn.Module, x: Tensor, multiple: int | None = None) -> Tensor
             "image of %dx%d is padded by reflection to %dx%d (multiples of %d) and the result cropped back",
             height, width, padded_height, padded_width, multiple,
         )  # fmt: skip
-    y: Tensor = net(_reflected_to(x, padded_height, padded_width))
+    y: Tensor = net(reflected_to_multiple(x, multiple))
     if y.shape[2:] != (padded_height, padded_width):
         raise ValueError(
             f"net must keep height and width, got {y.shape[2]}x{y.shape[3]} from {padded_height}x{padded_width}"
@@ -61,12 +61,21 @@ def run_padded(net: nn.Module, x: Tensor, multiple: int | None = None) -> Tensor
     return y[..., :height, :width]
 
 
-def _reflected_to(x: Tensor, height: int, width: int) -> Tensor:
-    """x extended to (height, width) on the right and at the bottom."""
-    # One pixel has nothing to be mirrored about: it is doubled first, which mirrors to the same.
-    x = F.pad(x, (0, int(x.shape[3] == 1), 0, int(x.shape[2] == 1)), mode="replicate")
-    while x.shape[2:] != (height, width):
-        below = min(height - x.shape[2], x.shape[2] - 1)
-        right = min(width - x.shape[3], x.shape[3] - 1)
-        x = F.pad(x, (0, right, 0, below), mode="reflect")
+def reflected_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """x, of any dtype, extended by reflection on the right and at the bottom to multiples of ``multiple``.
+
+    Args:
+        x: (..., H, W), H and W at least 1; returned as it is where it fits.
+    """
+    for dim in (-2, -1):
+        size = x.shape[dim]
+        if size % multiple:
+            x = x.index_select(dim, _reflected_places(size, -(-size // multiple) * multiple, x.device))
     return x
+
+
+def _reflected_places(size: int, padded: int, device: torch.device) -> Tensor:
+    """0, 1, ..., size - 1, size - 2, ..., 0, 1, ...: where each of ``padded`` places comes from."""
+    period = max(2 * (size - 1), 1)
+    places = torch.arange(padded, device=device) % period
+    return torch.minimum(places, period - places) if size > 1 else torch.zeros_like(places)

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from torchp2p.models import load_state_dict_compatible, read_checkpoint, save_weights, write_checkpoint
-from torchp2p.train.config import TrainConfig
-from torchp2p.train.pix2pix_step import Pix2PixStep
+from torchp2p.models import read_checkpoint, save_weights, write_checkpoint
+from torchp2p.train.recipe import Recipe
+from torchp2p.train.run_config import RunConfig
 
 STATE_FILE = "latest_state.pth"
 _FORMAT = 1
@@ -44,7 +44,17 @@ class Progress:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def save_state(folder: Path, config: TrainConfig, progress: Progress, step: Pix2PixStep) -> None:
+def run_folder(config: RunConfig) -> Path:
+    """Where a training writes."""
+    return Path(config.checkpoints_dir, config.name)
+
+
+def has_state(folder: Path) -> bool:
+    """Whether the folder of a run holds a state to go on from."""
+    return (folder / STATE_FILE).exists()
+
+
+def save_state(folder: Path, progress: Progress, recipe: Recipe[Any]) -> None:
     """Write the whole state, atomically.
 
     Raises:
@@ -52,28 +62,22 @@ def save_state(folder: Path, config: TrainConfig, progress: Progress, step: Pix2
     """
     content: dict[str, Any] = {
         "format": _FORMAT,
-        "config": config.as_dict(),
+        "config": recipe.config.as_dict(),
         "progress": asdict(progress),
         "rng": _random_state(),
-        "G": step.G.state_dict(),
-        "optimizer_G": step.optimizer_G.state_dict(),
-        "pool": step.pool.state_dict(),
-        "penalty_rng": step.penalty_generator.get_state(),
+        **recipe.state(),
     }
-    if step.D is not None and step.optimizer_D is not None:
-        content |= {"D": step.D.state_dict(), "optimizer_D": step.optimizer_D.state_dict()}
     write_checkpoint(folder / STATE_FILE, content)
 
 
-def save_networks(folder: Path, label: str, config: TrainConfig, step: Pix2PixStep) -> None:
-    """Write ``<label>_net_G.pth`` and ``<label>_net_D.pth``, each with the configuration inside.
+def save_networks(folder: Path, label: str, recipe: Recipe[Any]) -> None:
+    """Write ``<label>_net_G.pth`` and those of the other networks, each with the configuration inside.
 
     Raises:
         OSError: naming the file; what stood there is then unharmed.
     """
-    save_weights(folder / f"{label}_net_G.pth", step.G.state_dict(), config.as_dict())
-    if step.D is not None:
-        save_weights(folder / f"{label}_net_D.pth", step.D.state_dict(), config.as_dict())
+    for name, net in recipe.networks.items():
+        save_weights(folder / f"{label}_net_{name}.pth", net.state_dict(), recipe.config.as_dict())
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -94,26 +98,22 @@ def read_state(folder: Path) -> dict[str, Any]:
     return dict(content)
 
 
-def restore(content: Mapping[str, Any], step: Pix2PixStep) -> Progress:
+def restore(content: Mapping[str, Any], recipe: Recipe[Any]) -> Progress:
     """Bring networks, optimisers, pool and random numbers to where ``save_state`` found them.
 
     Raises:
         CheckpointError: the state is of another network.
     """
+    progress = Progress(**content["progress"])
     try:
-        load_state_dict_compatible(step.G, content["G"])
-        step.optimizer_G.load_state_dict(content["optimizer_G"])
-        if step.D is not None and step.optimizer_D is not None:
-            load_state_dict_compatible(step.D, content["D"])
-            step.optimizer_D.load_state_dict(content["optimizer_D"])
+        recipe.begin_epoch(progress.epoch)
+        recipe.load_state(content)
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"the training state does not fit: {error}") from error
-    step.pool.load_state_dict(content["pool"])
-    step.penalty_generator.set_state(content["penalty_rng"])
     torch.set_rng_state(content["rng"]["cpu"])
     if "cuda" in content["rng"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(content["rng"]["cuda"])
-    return Progress(**content["progress"])
+    return progress
 
 
 def _random_state() -> dict[str, Any]:

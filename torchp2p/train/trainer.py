@@ -1,34 +1,43 @@
-"""The training loop of pix2pix: one readable loop around ``Pix2PixStep``."""
+"""The training loop: one readable loop around the step of any model."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from rich.console import Console
 from torch import Tensor
 
-from torchp2p.data import PairedDataset, build_dataset, check_dataset, make_loader
+from torchp2p.data import check_dataset, make_loader
 from torchp2p.data.sampler import EpochSampler
 from torchp2p.memory import tune_cpu_memory
-from torchp2p.models import define_D, generator_from_config, run_generator
-from torchp2p.train.config import TrainConfig, changed_on_resume
+from torchp2p.train.config import TrainConfig
 from torchp2p.train.gallery import TrainingGallery
-from torchp2p.train.pix2pix_step import Pix2PixStep
+from torchp2p.train.hd_config import HDTrainConfig
+from torchp2p.train.pix2pix_recipe import Pix2PixRecipe
+from torchp2p.train.pix2pixhd_recipe import Pix2PixHDRecipe
+from torchp2p.train.presets import stored_config
+from torchp2p.train.recipe import Recipe
 from torchp2p.train.reporter import Reporter
-from torchp2p.train.schedule import lr_factor
-from torchp2p.train.state import CheckpointError, Progress, read_state, restore, save_networks, save_state
+from torchp2p.train.run_config import RunConfig, changed_on_resume
+from torchp2p.train.state import (
+    CheckpointError,
+    Progress,
+    has_state,
+    read_state,
+    restore,
+    run_folder,
+    save_networks,
+    save_state,
+)
 from torchp2p.train.video import progress_video
 from torchp2p.train.writer import Writer
-
-STILLS_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -46,46 +55,7 @@ class Outcome:
     folder: Path
 
 
-def run_folder(config: TrainConfig) -> Path:
-    """Where a training writes."""
-    return Path(config.checkpoints_dir, config.name)
-
-
-def build_step(config: TrainConfig) -> Pix2PixStep:
-    """Networks, optimisers and losses as the configuration says, seeded, on its device."""
-    torch.manual_seed(config.seed)
-    device = config.torch_device()
-    G = generator_from_config(config.as_dict()).to(device)
-    D = None
-    if config.use_GAN:
-        channels = config.output_nc + (config.input_nc if config.condition_GAN else 0)
-        D = define_D(
-            config.netD,
-            channels,
-            config.ndf,
-            config.n_layers_D,
-            config.norm,
-            config.init_type,
-            config.init_gain,
-        ).to(device)
-    return Pix2PixStep(
-        G,
-        D,
-        precision=config.precision,
-        gan_mode=config.gan_mode,
-        use_GAN=config.use_GAN,
-        use_L1=config.use_L1,
-        condition_GAN=config.condition_GAN,
-        pixel_loss=config.pixel_loss,
-        lambda_L1=config.lambda_L1,
-        pool_size=config.pool_size,
-        lr=config.lr,
-        beta1=config.beta1,
-        seed=config.seed,
-    )
-
-
-def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Outcome:
+def train(config: RunConfig, *, resume: bool = False, console: Console | None = None) -> Outcome:
     """Train, or with ``resume`` continue where the state in the run's folder stands, bit for bit on the CPU.
 
     Everything that can be wrong is found before the first step: the data are decoded, the folder is written
@@ -101,35 +71,40 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     console = console or Console()
     folder = run_folder(config)
     state = _state_to_resume(folder, config) if resume else None
-    dataset = build_dataset(config)
+    recipe = recipe_of(config)
     _prepare_folder(folder, resume)
     if not config.no_check:
         with console.status("decoding every file of the dataset"):
-            check_dataset(dataset, folder / "dataset_check.json")
+            check_dataset(recipe.dataset, folder / "dataset_check.json")
     if config.torch_device().type == "cpu":
         tune_cpu_memory()
-    step = build_step(config)
-    progress = Progress() if state is None else restore(state, step)
-    run = _Run(config, folder, dataset, step, progress, console)
+    for note in recipe.build(resuming=resume):
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
+    progress = Progress() if state is None else restore(state, recipe)
+    run = _Run(recipe, folder, progress, console)
     return run.loop()
+
+
+def recipe_of(config: RunConfig) -> Recipe[Any]:
+    """The model that a configuration is of, with its data.
+
+    Raises:
+        FileNotFoundError, ValueError: of the data.
+    """
+    if isinstance(config, HDTrainConfig):
+        return Pix2PixHDRecipe(config)
+    assert isinstance(config, TrainConfig)
+    return Pix2PixRecipe(config)
 
 
 class _Run:
     """One training under way."""
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        folder: Path,
-        dataset: PairedDataset,
-        step: Pix2PixStep,
-        progress: Progress,
-        console: Console,
-    ) -> None:
-        self.config, self.folder, self.dataset = config, folder, dataset
-        self.step, self.progress, self.console = step, progress, console
-        self.device = config.torch_device()
-        self.batches_per_epoch = len(EpochSampler(len(dataset), config.batch_size, config.seed))
+    def __init__(self, recipe: Recipe[Any], folder: Path, progress: Progress, console: Console) -> None:
+        self.recipe, self.folder, self.progress, self.console = recipe, folder, progress, console
+        self.config: RunConfig = recipe.config
+        self.dataset = recipe.dataset
+        self.batches_per_epoch = len(EpochSampler(len(self.dataset), self.config.batch_size, self.config.seed))
         self.stopped_by = ""
         self.began = time.monotonic()
 
@@ -150,18 +125,14 @@ class _Run:
                     self._stills(gallery, 0)
             clock = self.began - at.seconds
             while at.epoch <= config.epochs:
-                lr = config.lr * lr_factor(
-                    config.lr_policy, at.epoch, config.n_epochs, config.n_epochs_decay, config.lr_decay_iters,
-                    config.zero_lr_last_epoch,
-                )  # fmt: skip
-                self.step.set_lr(lr)
+                self.recipe.begin_epoch(at.epoch)
                 for batch in self._batches():
-                    losses = self.step(batch)
+                    losses = self.recipe.step(batch)
                     at.step, at.batch = at.step + 1, at.batch + 1
                     at.seconds = time.monotonic() - clock
                     reporter.tick(at.epoch, at.step)
                     if at.step % config.print_freq == 0 or at.step == total:
-                        self._log(reporter, losses, lr)
+                        self._log(reporter, losses)
                     if at.step % config.display_freq == 0 and gallery is not None:
                         self._show(gallery, reporter, batch)
                     self.stopped_by = self._reason_to_stop(received)
@@ -177,45 +148,27 @@ class _Run:
             self._save("latest")
             return self._end(gallery)
 
-    def _batches(self) -> Iterator[dict[str, Tensor]]:
+    def _batches(self) -> Iterable[Mapping[str, Any]]:
+        """What is left of the epoch."""
         at, config = self.progress, self.config
-        loader = make_loader(
-            self.dataset,
-            at.epoch,
-            at.batch,
-            config.batch_size,
-            config.num_threads,
-            pin_memory=self.device.type == "cuda",
-        )
-        for batch in loader:
-            yield {key: batch[key].to(self.device, non_blocking=True) for key in ("A", "B")}  # type: ignore[literal-required]
+        pin = self.recipe.device.type == "cuda"
+        return make_loader(self.dataset, at.epoch, at.batch, config.batch_size, config.num_threads, pin_memory=pin)
 
-    def _log(self, reporter: Reporter, losses: dict[str, Tensor], lr: float) -> None:
-        at = self.progress
+    def _log(self, reporter: Reporter, losses: dict[str, Tensor]) -> None:
+        at, lr = self.progress, self.config.lr_in_epoch(self.progress.epoch)
         values = {name: float(loss) for name, loss in losses.items()}
         at.history.append({"step": at.step, "epoch": at.epoch, "lr": lr, **values})
         reporter.losses(at.epoch, at.step, values, lr)
 
-    def _show(self, gallery: TrainingGallery, reporter: Reporter, batch: dict[str, Tensor]) -> None:
-        at, fake = self.progress, self.step.fake
-        assert fake is not None
-        real_A, real_B = self.dataset.pictures({"A": batch["A"][0].cpu(), "B": batch["B"][0].cpu(), "path": ""})
-        fake_B = self.dataset.pictures({"A": batch["A"][0].cpu(), "B": fake[0].float().cpu(), "path": ""})[1]
-        images = {"real_A": real_A, "fake_B": fake_B, "real_B": real_B}
-        gallery.add(at.epoch, at.step, images)
+    def _show(self, gallery: TrainingGallery, reporter: Reporter, batch: Mapping[str, Any]) -> None:
+        images = self.recipe.shown(batch)
+        gallery.add(self.progress.epoch, self.progress.step, images)
         for label, image in images.items():
-            reporter.picture(label, image, at.step)
+            reporter.picture(label, image, self.progress.step)
 
     def _stills(self, gallery: TrainingGallery, epoch: int) -> None:
-        """The fixed samples, with one dropout seed for every epoch, so that changes come from the weights."""
-        rows = []
-        fixed = self.dataset.unaugmented()
-        for index in range(min(self.config.n_samples, len(fixed))):
-            sample = fixed.sample(index, 0)
-            fake = run_generator(self.step.G, sample["A"][None].to(self.device), seed=STILLS_SEED)
-            real_A, real_B = self.dataset.pictures(sample)
-            fake_B = self.dataset.pictures({**sample, "B": fake[0].float().cpu()})[1]
-            rows.append({"real_A": real_A, "real_B": real_B, "fake_B": fake_B})
+        """The fixed samples."""
+        rows = [self.recipe.still(index) for index in range(min(self.config.n_samples, len(self.dataset)))]
         if rows:
             gallery.add_stills(epoch, rows)
 
@@ -228,9 +181,9 @@ class _Run:
 
     def _save(self, label: str) -> None:
         """The state that continues, and the networks under ``latest`` and, if asked, a label that is kept."""
-        save_state(self.folder, self.config, self.progress, self.step)
+        save_state(self.folder, self.progress, self.recipe)
         for each in {"latest", label}:
-            save_networks(self.folder, each, self.config, self.step)
+            save_networks(self.folder, each, self.recipe)
 
     def _end(self, gallery: TrainingGallery | None) -> Outcome:
         if gallery is not None:
@@ -241,9 +194,11 @@ class _Run:
         return Outcome(self.progress, self.stopped_by, self.folder)
 
 
-def _state_to_resume(folder: Path, config: TrainConfig) -> dict[str, object]:
+def _state_to_resume(folder: Path, config: RunConfig) -> dict[str, object]:
     state = read_state(folder)
-    stored = TrainConfig.from_mapping({**state["config"], "device": config.device})  # its own may not be here
+    stored = stored_config(state["config"], device=config.device)  # its own may not be here
+    if type(stored) is not type(config):
+        raise CheckpointError(f"{folder} holds a training of another model and cannot go on with this one")
     changed = changed_on_resume(stored, config)
     if changed:
         raise CheckpointError(f"{folder} was trained with other options and cannot go on with {'; '.join(changed)}")
@@ -252,7 +207,7 @@ def _state_to_resume(folder: Path, config: TrainConfig) -> dict[str, object]:
 
 def _prepare_folder(folder: Path, resume: bool) -> None:
     """Make the run's folder, and show that it can be written to before anything is computed."""
-    if not resume and (folder / "latest_state.pth").exists():
+    if not resume and has_state(folder):
         raise FileExistsError(f"{folder} already holds a training: continue it with --resume, or choose another --name")
     try:
         folder.mkdir(parents=True, exist_ok=True)
