@@ -332,6 +332,18 @@ def test_a_D_with_running_statistics_sees_the_fake_twice_as_in_the_original() ->
     assert all(count == 3 for count in counts)
 
 
+def test_D_convolves_the_labels_once_and_gets_no_gradient_of_them() -> None:
+    setting = Setting(num_D=3)
+    D, shared, images = setting.ours["D"], [], []
+    share = D.share
+    D.share = lambda condition: shared.append(condition) or share(condition)
+    D.register_forward_pre_hook(lambda _module, inputs: images.append(inputs[0]))
+    setting.step()(draw_batch())
+    assert [tuple(each.shape) for each in shared] == [(2, LABELS + 1, *SIZE)]
+    assert [tuple(each.shape) for each in images] == [(2, 3, *SIZE)] * 2
+    assert not shared[0].requires_grad
+
+
 def test_a_frozen_global_part_gets_no_gradient_and_builds_no_graph() -> None:
     setting = Setting("local1")
     step = setting.step(fix_global=True)

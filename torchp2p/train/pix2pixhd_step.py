@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from torchp2p import ops
-from torchp2p.models import encode_labels
+from torchp2p.models import MultiscaleDiscriminator, encode_labels
 from torchp2p.nn import FeatureMatchingLoss, GANLoss
 from torchp2p.train.nonfinite import first_nonfinite
 from torchp2p.train.pool import ImagePool
@@ -35,8 +36,9 @@ class Pix2PixHDStep:
       statistics, which would count it twice;
     * the losses are differentiated one by one up to the image, each freeing what it kept before the next is taken,
       and then once through G;
-    * no gradient is taken of D's weights for G's loss, of the image for D's, of what ``fix_global`` freezes, and
-      nothing is kept of the real image's way through VGG.
+    * a MultiscaleDiscriminator convolves labels and edges once for the real image and the fake;
+    * no gradient is taken of D's weights and of the labels for G's loss, of the image for D's, of what
+      ``fix_global`` freezes, and nothing is kept of the real image's way through VGG.
 
     Args:
         G: generator of ``cat(labels, edges[, features])``, any module that keeps height and width.
@@ -197,8 +199,9 @@ class Pix2PixHDStep:
         with self.autocast:
             if not once:
                 for_D = self.D(self.pool.query(torch.cat((condition, judged), 1)))
-            of_real = self.D(torch.cat((condition, real), 1))
-            for_G = self.D(torch.cat((condition, judged), 1))
+            D = self._D_beside(condition)
+            of_real = D(real)
+            for_G = D(judged)
         if once:
             for_D = for_G
         losses = {"G_GAN": self.gan_loss(for_G, True, for_discriminator=False)}
@@ -210,6 +213,13 @@ class Pix2PixHDStep:
         self.scaler_G.scale(loss_G).backward(inputs=[judged], retain_graph=once)
         self.scaler_D.scale(loss_D).backward(inputs=list(self.D.parameters()))
         return losses
+
+    def _D_beside(self, condition: Tensor) -> Callable[[Tensor], Any]:
+        """D as a function of the image alone."""
+        if isinstance(self.D, MultiscaleDiscriminator):
+            shared = self.D.share(condition)
+            return lambda image: self.D(image, shared)
+        return lambda image: self.D(torch.cat((condition, image), 1))
 
     # --- losses that are not finite ------------------------------------------------------------------------
 
