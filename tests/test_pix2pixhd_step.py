@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -550,3 +552,26 @@ def test_what_cannot_work_is_refused_when_the_step_is_made(options: dict[str, ob
 def test_sizes_of_D_that_are_not_those_it_has_are_refused() -> None:
     with pytest.raises(ValueError, match=r"must be 3 scales \(num_D\)"):
         Setting(num_D=2).step(num_D=3)(draw_batch())
+
+
+# --- at full size -------------------------------------------------------------------------------------------
+
+AT_FULL_SIZE = """
+import resource, sys, torch
+from torchp2p.models import LocalEnhancer, MultiscaleDiscriminator, VGG19Features
+from torchp2p.train import Pix2PixHDStep
+
+step = Pix2PixHDStep(LocalEnhancer(36, 3), MultiscaleDiscriminator(39, num_D=3), vgg=VGG19Features(sys.argv[1]))
+ids = torch.arange(32 * 64).reshape(1, 1, 32, 64).repeat_interleave(32, 2).repeat_interleave(32, 3)
+for _ in range(2):
+    step({"label": (ids % 35).to(torch.uint8), "inst": ids, "image": torch.rand(1, 3, 1024, 2048) * 2 - 1})
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+@pytest.mark.slow
+def test_a_step_at_2048_by_1024_stays_within_12_GiB(tmp_path) -> None:
+    torch.save(PlainVGG19().state_dict(), tmp_path / "vgg19.pth")
+    command = [sys.executable, "-c", AT_FULL_SIZE, str(tmp_path / "vgg19.pth")]
+    peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert float(peak) < 12

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torchp2p import ops
 from torchp2p.models import MultiscaleDiscriminator, encode_labels
 from torchp2p.nn import FeatureMatchingLoss, GANLoss
 from torchp2p.train.nonfinite import first_nonfinite
+from torchp2p.train.optimisers import adam, set_lr
 from torchp2p.train.pool import ImagePool
 from torchp2p.train.precision import PRECISIONS, require_precision
 
@@ -118,8 +119,8 @@ class Pix2PixHDStep:
         self.fix_global = fix_global
         if fix_global:
             _freeze_all_but_the_outermost_enhancer(G)
-        self.optimizer_G = optimizer_G or self._adam(self._generating())
-        self.optimizer_D = optimizer_D or self._adam(D.parameters())
+        self.optimizer_G = optimizer_G or adam(self._generating(), self.lr, self.beta1)
+        self.optimizer_D = optimizer_D or adam(D.parameters(), lr, beta1)
         self.fake: Tensor | None = None
         self.skipped = 0
 
@@ -148,15 +149,13 @@ class Pix2PixHDStep:
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of both optimisers."""
-        for optimizer in (self.optimizer_G, self.optimizer_D):
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+        set_lr(lr, self.optimizer_G, self.optimizer_D)
 
     def release_global(self) -> None:
         """End the phase of ``fix_global``: all of G is trained from now on, by a fresh Adam with the first ``lr``."""
         self.G.requires_grad_(True)
         self.fix_global = False
-        self.optimizer_G = self._adam(self._generating())
+        self.optimizer_G = adam(self._generating(), self.lr, self.beta1)
 
     # --- forward -------------------------------------------------------------------------------------------
 
@@ -261,9 +260,6 @@ class Pix2PixHDStep:
         """What is trained by the losses of G: its parameters that are not frozen, and those of E."""
         networks = [self.G] if self.E is None else [self.G, self.E]
         return [parameter for net in networks for parameter in net.parameters() if parameter.requires_grad]
-
-    def _adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
-        return torch.optim.Adam(parameters, lr=self.lr, betas=(self.beta1, 0.999), fused=True)
 
 
 def _required(batch: Mapping[str, Tensor], name: str) -> Tensor:
