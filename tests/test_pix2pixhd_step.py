@@ -187,6 +187,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_step_at_2048_by_1024_stays_within_12_GiB(tmp_path) -> None:
     torch.save(PlainVGG19().state_dict(), tmp_path / "vgg19.pth")
     command = [sys.executable, "-c", AT_FULL_SIZE, str(tmp_path / "vgg19.pth")]
