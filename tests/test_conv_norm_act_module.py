@@ -182,3 +182,26 @@ def test_the_constructor_refuses_what_the_op_would_refuse(options, words):
 def test_a_convolution_that_cannot_be_chained_is_refused(conv):
     with pytest.raises(ValueError, match="conv must have equal paddings, no dilation and one group"):
         chained(conv, NormAct(4), torch.zeros(1, 4, 8, 8))
+
+
+@every_pair
+@pytest.mark.parametrize("hooked", ["conv", "norm"])
+def test_hooks_on_its_parts_run_and_change_nothing(name, hooked, device):
+    ours, _ = pair_of(name, device)
+    x = torch.randn(2, 3, 8, 9, device=device)
+    expected = copy.deepcopy(ours)(x)
+    seen = []
+    ours.get_submodule(hooked).register_forward_hook(lambda *_: seen.append(hooked))
+    torch.testing.assert_close(ours(x), expected, rtol=1e-5, atol=1e-5)
+    assert seen == [hooked]
+
+
+@pytest.mark.parametrize("pad_mode", ["reflect", "replicate", "zeros"])
+def test_hooks_change_nothing_where_the_padding_and_the_activation_come_from_outside(pad_mode, device):
+    conv, norm = nn.Conv2d(3, 3, 3, padding=int(pad_mode == "zeros"), device=device), NormAct(3, act="relu")
+    before = Deferred(torch.randn(2, 3, 8, 9, device=device), norm="instance", act="relu")
+    residual = torch.randn(2, 3, 8, 9, device=device)
+    expected = chained(conv, norm, before, residual, pad_mode=pad_mode, padding=1)
+    norm.register_forward_hook(lambda *_: None)
+    found = chained(conv, norm, before, residual, pad_mode=pad_mode, padding=1, defer=True)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from plain_pix2pix import assert_same_function, layout, parameter_count
+from plain_pix2pix import assert_close, assert_same_function, layout, parameter_count, randomise
 from plain_pix2pixhd import PlainMultiscale
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ NORMS = ("instance", "batch")
 class Flat(nn.Module):
     """All that a discriminator hands out, one after the other."""
 
-    def __init__(self, net: nn.Module) -> None:
+    def __init__(self, net: Callable[[Tensor], list[list[Tensor]]]) -> None:
         super().__init__()
         self.net = net
 
@@ -60,6 +62,32 @@ def test_it_computes_what_the_plain_layers_compute(n_layers, num_D, norm, featur
     theirs = PlainMultiscale(5, 2, n_layers, num_D, norm, features)
     x = torch.randn(2, 5, 32, 50, dtype=torch.float64)
     assert_same_function(Flat(ours).double(), Flat(theirs).double(), x)
+
+
+@pytest.mark.parametrize("features", [True, False])
+@pytest.mark.parametrize("norm", NORMS)
+def test_channels_that_images_share_may_be_convolved_beforehand(norm, features):
+    net = MultiscaleDiscriminator(5, 2, 2, 2, norm, features).double()
+    randomise(net)
+    labels, image = torch.randn(2, 3, 32, 50).double(), torch.randn(2, 2, 32, 50).double().requires_grad_()
+    both = [
+        Flat(lambda x: net(x, net.share(labels)))(image),
+        Flat(lambda x: net(torch.cat((labels, x), 1)))(image),
+    ]
+    assert_close(*both, "result")
+    gradients = []
+    for result in both:
+        weighted = (result * torch.linspace(-1, 1, result.numel(), dtype=result.dtype)).sum()
+        gradients.append(torch.autograd.grad(weighted, [image, *net.parameters()]))
+    noise = 1e-3 * max(gradient.abs().max().item() for gradient in gradients[1])
+    for mine, plain in zip(*gradients, strict=True):
+        assert_close(mine, plain, "gradient", at_least=noise)
+
+
+def test_an_image_must_have_the_channels_that_are_not_shared():
+    net = MultiscaleDiscriminator(5, 1)
+    with pytest.raises(RuntimeError, match="to have 2 channels, but got 3 channels"):
+        net(torch.randn(1, 3, 16, 16), net.share(torch.randn(1, 3, 16, 16)))
 
 
 SHAPES = {

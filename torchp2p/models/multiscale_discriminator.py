@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple, cast
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchp2p.models.hd_layers import NORMS
@@ -53,27 +56,71 @@ class MultiscaleDiscriminator(nn.Module):
             groups = _groups(input_nc, ndf, n_layers, norm)
             if get_interm_feat:
                 for layer, group in enumerate(groups):
-                    self.add_module(f"scale{scale}_layer{layer}", _named(group, [0, 1]))
+                    self.add_module(f"scale{scale}_layer{layer}", nn.Sequential(*group))
             else:
-                starts = [0, *range(2, 3 * n_layers + 3, 3)]
-                flat = [module for group in groups for module in group]
-                indices = [start + place for start in starts for place in (0, 1)]
-                self.add_module(f"layer{scale}", _named(flat, indices))
+                self.add_module(f"layer{scale}", _flat(groups))
         init_weights(self, zero_bias=False)
 
-    def forward(self, x: Tensor) -> list[list[Tensor]]:
-        """Judge the images; shapes as the class says."""
-        levels = pyramid(x, self.num_D)
-        return [self._judge(self.num_D - 1 - level, image) for level, image in enumerate(levels)]
+    def forward(self, x: Tensor, shared: Shared | None = None) -> list[list[Tensor]]:
+        """Judge the images; shapes as the class says.
 
-    def _judge(self, scale: int, x: Tensor) -> list[Tensor]:
-        if not self.get_interm_feat:
-            return [self.get_submodule(f"layer{scale}")(x)]
-        features = []
-        for layer in range(self.n_layers + 2):
-            x = self.get_submodule(f"scale{scale}_layer{layer}")(x)
-            features.append(x)
-        return features
+        Args:
+            x: all channels, or with ``shared`` the ones behind those that it was made of.
+            shared: what ``share`` returned; None for nothing.
+        """
+        result = []
+        for place, level in enumerate(pyramid(x, self.num_D)):
+            first, *rest = self._layers(self.num_D - 1 - place)
+            if shared is None:
+                found = [first(level)]
+            else:
+                response = shared.responses[place] + _convolved(first[0], level, slice(shared.channels, None))
+                found = [first[1:](response)]
+            for layer in rest:
+                found.append(layer(found[-1]))
+            result.append(found)
+        return result
+
+    def share(self, x: Tensor) -> Shared:
+        """What the first convolutions make of the channels that several images have in front of their own.
+
+        ``D(image, D.share(labels))`` is ``D(cat((labels, image), 1))``, a convolution being linear. The labels are
+        then convolved once for the real image and the fake, and no gradient is taken of them for that of the fake.
+
+        Args:
+            x: (N, C, H, W), the first C of the ``input_nc`` channels.
+        """
+        convs = [self._layers(scale)[0][0] for scale in reversed(range(self.num_D))]
+        channels = slice(x.shape[1])
+        responses = [
+            _convolved(conv, level, channels, bias=True)
+            for conv, level in zip(convs, pyramid(x, self.num_D), strict=True)
+        ]
+        return Shared(x.shape[1], responses)
+
+    def _layers(self, scale: int) -> list[nn.Sequential]:
+        """The layers of one scale; all of them as one where their features are not handed out."""
+        names = [f"layer{scale}"]
+        if self.get_interm_feat:
+            names = [f"scale{scale}_layer{layer}" for layer in range(self.n_layers + 2)]
+        return [cast(nn.Sequential, self.get_submodule(name)) for name in names]
+
+
+class Shared(NamedTuple):
+    """Channels that several images have in common, as the first convolutions respond to them.
+
+    Attributes:
+        channels: how many.
+        responses: one for each scale, the full size first.
+    """
+
+    channels: int
+    responses: list[Tensor]
+
+
+def _convolved(conv: Any, x: Tensor, channels: slice, bias: bool = False) -> Tensor:
+    """What ``conv`` makes of some of its input channels, where the others are 0."""
+    return F.conv2d(x, conv.weight[:, channels], conv.bias if bias else None, conv.stride, conv.padding)
 
 
 def _groups(input_nc: int, ndf: int, n_layers: int, norm: str) -> list[list[nn.Module]]:
@@ -87,5 +134,13 @@ def _groups(input_nc: int, ndf: int, n_layers: int, norm: str) -> list[list[nn.M
     return [*groups, [nn.Conv2d(width, 1, 4, 1, 2)]]
 
 
-def _named(modules: list[nn.Module], indices: list[int]) -> nn.Sequential:
-    return sequential({f"{index}": module for index, module in zip(indices, modules, strict=False)})
+def _flat(groups: list[list[nn.Module]]) -> nn.Sequential:
+    """All layers as one; a norm and its activation had an index each."""
+    starts = [0, *range(2, 3 * len(groups) - 3, 3)]
+    return sequential(
+        {
+            f"{start + place}": module
+            for start, group in zip(starts, groups, strict=True)
+            for place, module in enumerate(group)
+        }
+    )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchp2p.models.padding import run_padded
 from torchp2p.nn import GANLoss
+from torchp2p.train.optimisers import adam, set_lr
 from torchp2p.train.pool import ImagePool
 
 PRECISIONS: dict[str, torch.dtype | None] = {"float32": None, "bfloat16": torch.bfloat16}
@@ -77,10 +78,10 @@ class Pix2PixStep:
         self.pixel_loss = PIXEL_LOSSES[pixel_loss]
         self.pool = ImagePool(pool_size, seed)
         self.autocast_dtype = PRECISIONS[precision]
-        self.optimizer_G = optimizer_G or _adam(G, lr, beta1)
+        self.optimizer_G = optimizer_G or adam(G.parameters(), lr, beta1)
         self.optimizer_D = optimizer_D
         if self.D is not None and optimizer_D is None:
-            self.optimizer_D = _adam(self.D, lr, beta1)
+            self.optimizer_D = adam(self.D.parameters(), lr, beta1)
         self.penalty_generator = torch.Generator().manual_seed(seed)
         self.fake: Tensor | None = None
 
@@ -98,9 +99,7 @@ class Pix2PixStep:
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of both optimisers."""
-        for optimizer in (self.optimizer_G, self.optimizer_D):
-            for group in optimizer.param_groups if optimizer is not None else ():
-                group["lr"] = lr
+        set_lr(lr, self.optimizer_G, self.optimizer_D)
 
     def _step_D(self, D: nn.Module, A: Tensor, B: Tensor, fake: Tensor) -> dict[str, Tensor]:
         assert self.optimizer_D is not None
@@ -153,7 +152,3 @@ class Pix2PixStep:
 
     def _autocast(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, self.autocast_dtype, enabled=self.autocast_dtype is not None)
-
-
-def _adam(net: nn.Module, lr: float, beta1: float) -> torch.optim.Adam:
-    return torch.optim.Adam(net.parameters(), lr=lr, betas=(beta1, 0.999), fused=True)

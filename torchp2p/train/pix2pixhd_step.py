@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from torchp2p import ops
-from torchp2p.models import encode_labels
+from torchp2p.models import MultiscaleDiscriminator, encode_labels
 from torchp2p.nn import FeatureMatchingLoss, GANLoss
 from torchp2p.train.nonfinite import first_nonfinite
+from torchp2p.train.optimisers import adam, set_lr
 from torchp2p.train.pool import ImagePool
 from torchp2p.train.precision import PRECISIONS, require_precision
 
@@ -35,8 +37,9 @@ class Pix2PixHDStep:
       statistics, which would count it twice;
     * the losses are differentiated one by one up to the image, each freeing what it kept before the next is taken,
       and then once through G;
-    * no gradient is taken of D's weights for G's loss, of the image for D's, of what ``fix_global`` freezes, and
-      nothing is kept of the real image's way through VGG.
+    * a MultiscaleDiscriminator convolves labels and edges once for the real image and the fake;
+    * no gradient is taken of D's weights and of the labels for G's loss, of the image for D's, of what
+      ``fix_global`` freezes, and nothing is kept of the real image's way through VGG.
 
     Args:
         G: generator of ``cat(labels, edges[, features])``, any module that keeps height and width.
@@ -116,8 +119,8 @@ class Pix2PixHDStep:
         self.fix_global = fix_global
         if fix_global:
             _freeze_all_but_the_outermost_enhancer(G)
-        self.optimizer_G = optimizer_G or self._adam(self._generating())
-        self.optimizer_D = optimizer_D or self._adam(D.parameters())
+        self.optimizer_G = optimizer_G or adam(self._generating(), self.lr, self.beta1)
+        self.optimizer_D = optimizer_D or adam(D.parameters(), lr, beta1)
         self.fake: Tensor | None = None
         self.skipped = 0
 
@@ -146,15 +149,13 @@ class Pix2PixHDStep:
 
     def set_lr(self, lr: float) -> None:
         """Set the learning rate of both optimisers."""
-        for optimizer in (self.optimizer_G, self.optimizer_D):
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+        set_lr(lr, self.optimizer_G, self.optimizer_D)
 
     def release_global(self) -> None:
         """End the phase of ``fix_global``: all of G is trained from now on, by a fresh Adam with the first ``lr``."""
         self.G.requires_grad_(True)
         self.fix_global = False
-        self.optimizer_G = self._adam(self._generating())
+        self.optimizer_G = adam(self._generating(), self.lr, self.beta1)
 
     # --- forward -------------------------------------------------------------------------------------------
 
@@ -197,8 +198,9 @@ class Pix2PixHDStep:
         with self.autocast:
             if not once:
                 for_D = self.D(self.pool.query(torch.cat((condition, judged), 1)))
-            of_real = self.D(torch.cat((condition, real), 1))
-            for_G = self.D(torch.cat((condition, judged), 1))
+            D = self._D_beside(condition)
+            of_real = D(real)
+            for_G = D(judged)
         if once:
             for_D = for_G
         losses = {"G_GAN": self.gan_loss(for_G, True, for_discriminator=False)}
@@ -210,6 +212,13 @@ class Pix2PixHDStep:
         self.scaler_G.scale(loss_G).backward(inputs=[judged], retain_graph=once)
         self.scaler_D.scale(loss_D).backward(inputs=list(self.D.parameters()))
         return losses
+
+    def _D_beside(self, condition: Tensor) -> Callable[[Tensor], Any]:
+        """D as a function of the image alone."""
+        if isinstance(self.D, MultiscaleDiscriminator):
+            shared = self.D.share(condition)
+            return lambda image: self.D(image, shared)
+        return lambda image: self.D(torch.cat((condition, image), 1))
 
     # --- losses that are not finite ------------------------------------------------------------------------
 
@@ -251,9 +260,6 @@ class Pix2PixHDStep:
         """What is trained by the losses of G: its parameters that are not frozen, and those of E."""
         networks = [self.G] if self.E is None else [self.G, self.E]
         return [parameter for net in networks for parameter in net.parameters() if parameter.requires_grad]
-
-    def _adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Adam:
-        return torch.optim.Adam(parameters, lr=self.lr, betas=(self.beta1, 0.999), fused=True)
 
 
 def _required(batch: Mapping[str, Tensor], name: str) -> Tensor:
