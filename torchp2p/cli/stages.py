@@ -33,7 +33,7 @@ def train_stages(stages: Sequence[Stage], *, resume: bool, console: Console) -> 
         if resume and not last and is_done(stage.config):
             continue
         if len(stages) > 1:
-            console.print(f"stage {number + 1} of {len(stages)}: {stage.title}, in {folder}", highlight=False)
+            _say(console, f"stage {number + 1} of {len(stages)}: {stage.title}, in {folder}")
         begun = has_state(folder)
         if stage.features and not begun:
             _precompute(stages[number - 1].config, console)
@@ -67,4 +67,8 @@ def _precompute(config: RunConfig, console: Console) -> None:
         written = precompute_features(
             lambda image, ids: run_encoder(encoder, image, ids), dataset, label_feat=config.label_feat, device=device
         )
-    console.print(f"{len(written)} feature maps in {written[0].parent}", highlight=False, soft_wrap=True)
+    _say(console, f"{len(written)} feature maps in {written[0].parent}")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -119,6 +119,7 @@ class HDTrainConfig(RunConfig):
     )  # fmt: skip
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
         *RunConfig.FREE_ON_RESUME, "niter", "niter_decay", "cache_mb", "vgg_weights", "n_clusters", "max_skipped",
+        "coarse_to_fine", "niter_global", "niter_decay_global",
     )  # fmt: skip
 
     def _check_together(self) -> None:
