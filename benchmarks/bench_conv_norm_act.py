@@ -21,8 +21,11 @@ MODES = ("forward", "forward_backward")
 SHAPES = (
     (1, 256, 64, 64),  # residual blocks at 256 x 256
     (1, 1024, 16, 32),  # of the global generator at 512 x 256
+    (1, 1024, 32, 64),  # at 1024 x 512
+    (1, 64, 512, 1024),  # of the local enhancer at 2048 x 1024
 )
 CHAIN = 6
+LARGE = 2**22  # values, from which a call takes seconds
 
 Block = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -32,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = arguments(__doc__).parse_args(argv)
     session = Session(options)
     for shape in SHAPES[:1] if options.quick else SHAPES:
-        session.run(case(shape), list(providers(shape)), MODES)
+        large = shape[1] * shape[2] * shape[3] > LARGE
+        session.run(case(shape), list(providers(shape)), MODES, rounds=5 if large else None)
     session.save()
     plain, ours = (saved_bytes(block, SHAPES[0]) for block in (eager, native))
     print(f"a chain of {CHAIN} residual blocks at {SHAPES[0]} keeps {plain / 1e6:.1f} MB in plain modules, ", end="")

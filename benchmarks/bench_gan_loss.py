@@ -34,6 +34,9 @@ MAPS = (
     Maps("lsgan", ((67, 131), (35, 67), (19, 35))),  # pix2pixHD, 512 x 1024
     Maps("lsgan", ((131, 259), (67, 131), (35, 67))),  # pix2pixHD, 1024 x 2048
     Maps("vanilla", ((30, 30),)),  # pix2pix, 256 x 256
+    Maps("vanilla", ((256, 256),)),  # its pixel discriminator
+    Maps("lsgan", ((4096, 4096),)),  # larger than any cache: what the kernel makes of the memory's bandwidth
+    Maps("vanilla", ((4096, 4096),)),
 )
 
 

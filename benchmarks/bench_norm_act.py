@@ -33,13 +33,14 @@ class Block:
 BLOCKS = (
     Block((1, 64, 512, 1024)),  # pix2pixHD 512 x 1024: first and last stage of the generator
     Block((2, 128, 129, 257)),  # and the second layer of the discriminator, real and fake together
+    Block((1, 64, 256, 512)),  # pix2pixHD 512 x 256: first and last stage
     Block((1, 64, 256, 256)),  # generators at 256 x 256
     Block((1, 256, 64, 64)),  # their residual blocks
     Block((1, 1024, 16, 32)),  # residual blocks of the global generator
     Block((1, 1024, 16, 32), act="relu", pad=1),  # the same, written ready for the next convolution
     Block((1, 512, 31, 31)),  # last normalised layer of the 70 x 70 discriminator
 )
-QUICK_BLOCKS = (BLOCKS[2], BLOCKS[4])
+QUICK_BLOCKS = (BLOCKS[3], BLOCKS[5])
 LARGE_BLOCK = Block((1, 32, 1024, 2048))  # the local enhancer at full resolution
 
 

@@ -2,14 +2,14 @@
 
     python -m benchmarks.report [--results FOLDER] [--readme FILE]
 
-For every machine and shape: milliseconds of the fused op, and how many times as fast it is as each other way.
+For every machine, op and case: milliseconds of the fused op, and how many times as fast it is as each other way.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.results import FIELDS, OURS
@@ -17,6 +17,9 @@ from torchp2p.files import atomic_write
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 RIVALS = (("eager", "contiguous"), ("eager", "channels_last"), ("compile", "contiguous"))
+
+WITHOUT_GRADIENT = ("instance_edges",)
+DTYPES = ("float32", "int32")
 
 Record = dict[str, str]
 
@@ -49,13 +52,9 @@ def tables(rows: Iterable[Record]) -> str:
     Raises:
         ValueError: there are no rows of the kind that is shown.
     """
-    shown = [
-        row
-        for row in rows
-        if row["op"] == "norm_act" and row["mode"] == "forward_backward" and row["dtype"] == "float32"
-    ]
+    shown = [row for row in rows if row["op"] != "memory" and row["dtype"] in DTYPES and row["mode"] == _mode(row)]
     if not shown:
-        raise ValueError("there are no float32 forward_backward rows of norm_act to show")
+        raise ValueError("there are no float32 forward_backward rows to show")
     machines = dict.fromkeys(_machine(row) for row in shown)
     return "\n\n".join(_table(machine, [row for row in shown if _machine(row) == machine]) for machine in machines)
 
@@ -77,26 +76,47 @@ def _machine(row: Record) -> tuple[str, str, str]:
     return row["device"], row["torch"], row["allocator"]
 
 
+def _mode(row: Record) -> str:
+    """The mode of an op that is shown: with its gradient, where it has one."""
+    return "forward" if row["op"] in WITHOUT_GRADIENT else "forward_backward"
+
+
 def _table(machine: tuple[str, str, str], rows: list[Record]) -> str:
     device, torch_version, allocator = machine
     newest = max(row["date"] for row in rows)
+    columns = ("op", "case", "ms", *(f"x {name} {layout}" for name, layout in RIVALS), "x others")
     lines = [
         f"{device}, torch {torch_version}, allocator {allocator}, {newest[:10]}",
         "",
-        "| shape | ms | " + " | ".join(f"x {name} {layout}" for name, layout in RIVALS) + " |",
-        "|---|---:|" + "---:|" * len(RIVALS),
+        f"| {' | '.join(columns)} |",
+        "|---|---|---:|" + "---:|" * len(RIVALS) + "---|",
     ]
-    for case in dict.fromkeys((row["shape"], row["config"]) for row in rows):
-        of_case = [row for row in rows if (row["shape"], row["config"]) == case]
-        last = max(row["date"] for row in of_case)
-        times = {(row["provider"], row["layout"]): float(row["median_ms"]) for row in of_case if row["date"] == last}
-        ratios = []
-        for provider, layout in RIVALS:
-            ours, theirs = times.get((OURS, layout)), times.get((provider, layout))
-            ratios.append(f"{theirs / ours:.1f}" if ours and theirs else "")
-        own = times.get((OURS, "contiguous"))
-        lines.append(f"| {case[0]} {case[1]} | {own:.2f} | " + " | ".join(ratios) + " |" if own else f"| {case[0]} |")
+    for op, shape, config in dict.fromkeys((row["op"], row["shape"], row["config"]) for row in rows):
+        of_case = [row for row in rows if (row["op"], row["shape"], row["config"]) == (op, shape, config)]
+        newest_of = {(row["provider"], row["layout"]): row for row in of_case}
+        own = newest_of.get((OURS, "contiguous"))
+        if own is not None:
+            cells = (op, f"{shape} {config}", f"{float(own['median_ms']):.3g}", *_ratios(newest_of))
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _ratios(rows: dict[tuple[str, str], Record]) -> Iterator[str]:
+    """How many times as fast ours is as each rival, and as whoever else was measured.
+
+    Each is the quotient of two ratios to eager, which each were taken within one run.
+    """
+
+    def ratio(provider: str, layout: str) -> str:
+        ours, theirs = rows.get((OURS, layout)), rows.get((provider, layout))
+        if ours is None or theirs is None:
+            return ""
+        quotient = float(ours["speedup_over_eager"]) / float(theirs["speedup_over_eager"])
+        return f"{quotient:.0f}" if quotient >= 20 else f"{quotient:.1f}"
+
+    yield from (ratio(*rival) for rival in RIVALS)
+    others = [key for key in rows if key not in RIVALS and key[0] != OURS and ratio(*key)]
+    yield ", ".join(f"{provider} {ratio(provider, layout)}" for provider, layout in others)
 
 
 if __name__ == "__main__":
