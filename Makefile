@@ -44,7 +44,7 @@ lint: setup  ## style and types, Python and C++
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(CSRC)
 
-bench: setup  ## all benchmarks, rows into benchmarks/results; BENCH_FLAGS=--quick for a glance
+bench: setup  ## all benchmarks, rows into benchmarks/results; BENCH_FLAGS=--quick for a glance, --large for 2048x1024
 	set -e; for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench $(BENCH_FLAGS); done
 
 wheel: setup  ## a wheel in dist/

@@ -60,9 +60,7 @@ LARGE_FEATURES = (discriminator((513, 1025), (257, 513), (129, 257)), vgg(1024, 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, show and keep."""
-    parser = arguments(__doc__)
-    parser.add_argument("--large", action="store_true", help="also the features at 1024 x 2048 (6 GB of memory)")
-    options = parser.parse_args(argv)
+    options = arguments(__doc__).parse_args(argv)
     session = Session(options)
     cases = QUICK_FEATURES if options.quick else FEATURES
     for features in (*cases, *LARGE_FEATURES) if options.large else cases:

@@ -60,9 +60,7 @@ LARGE_LAYER = Layer("enhancer", (1024, 2048), 32)  # the local enhancer at full 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, show and keep."""
-    parser = arguments(__doc__)
-    parser.add_argument("--large", action="store_true", help="also the enhancer at 2048 x 1024 (8 GB of memory)")
-    options = parser.parse_args(argv)
+    options = arguments(__doc__).parse_args(argv)
     session = Session(options)
     layers = QUICK_LAYERS if options.quick else LAYERS
     for layer in (*layers, LARGE_LAYER) if options.large else layers:

@@ -46,9 +46,7 @@ LARGE_BLOCK = Block((1, 32, 1024, 2048))  # the local enhancer at full resolutio
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, show and keep."""
-    parser = arguments(__doc__)
-    parser.add_argument("--large", action="store_true", help="also the 2048 x 1024 activations (4 GB of memory)")
-    options = parser.parse_args(argv)
+    options = arguments(__doc__).parse_args(argv)
     session = Session(options)
     blocks = QUICK_BLOCKS if options.quick else BLOCKS
     dtypes = (torch.float32,) if options.quick else (torch.float32, torch.bfloat16)

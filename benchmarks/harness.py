@@ -147,6 +147,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     """The flags that all benchmarks share; a benchmark may add its own."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a few cases and rounds, under a minute")
+    parser.add_argument("--large", action="store_true", help="also activations at 2048 x 1024 (8 GB of memory)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of every provider")
     parser.add_argument(
         "--allocator",
