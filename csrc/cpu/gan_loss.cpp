@@ -38,10 +38,12 @@ inline Term<double> softplus(Vec<double> q) {
 }
 
 inline Term<float> softplus(Vec<float> q) {
-  const auto exp_of = [](Vec<double> v) { return exponential(-limited_magnitude(v, 700.0)).value(); };
-  const Vec<float> e = through_double(q, exp_of);
-  const Vec<float> log1p_e = through_double(q, [&](Vec<double> v) { return log1p_unit(exp_of(v)); });
-  return softplus<float>(q, e, log1p_e);
+  TwoHalves e = to_double(q), log1p_e;
+  for (int i = 0; i < 2; ++i) {
+    e.half[i] = exponential(-limited_magnitude(e.half[i], 700.0)).value();
+    log1p_e.half[i] = log1p_unit(e.half[i]);
+  }
+  return softplus<float>(q, to_float(e), to_float(log1p_e));
 }
 
 // sign is -1 for target real and +1 for fake: with q = sign * p, all modes but lsgan are one function of q.

@@ -1,6 +1,6 @@
 // The transcendental functions that the kernels need, on one register.
 //
-// Float registers go through double polynomials (relative error about 1e-10, so the float result is rounded
+// Float registers go through double polynomials (relative error about 1e-9, so the float result is rounded
 // once); double registers call the C library lane by lane. No global fast-math.
 #pragma once
 
@@ -17,7 +17,7 @@ typedef float HalfFloats __attribute__((vector_size(kVectorBytes / 2)));
 typedef std::int64_t I64 __attribute__((vector_size(kVectorBytes)));
 
 // exp(x) = scale * (1 + rest) for x in [-700, 0]: x = k ln 2 + r, scale = 2^k, rest = exp(r) - 1 by a Taylor
-// polynomial of degree 10 in |r| <= 0.35.
+// polynomial of degree 8 in |r| <= 0.35.
 struct Exponential {
   Vec<double> scale, rest;
   Vec<double> value() const { return scale * rest + scale; }
@@ -29,9 +29,7 @@ inline Exponential exponential(Vec<double> x) {
   const Vec<double> shifted = x * 1.4426950408889634 + kMagic;
   const Vec<double> k = shifted - kMagic;
   const Vec<double> r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10;
-  Vec<double> p = broadcast(1.0 / 3628800.0);
-  p = p * r + 1.0 / 362880.0;
-  p = p * r + 1.0 / 40320.0;
+  Vec<double> p = broadcast(1.0 / 40320.0);
   p = p * r + 1.0 / 5040.0;
   p = p * r + 1.0 / 720.0;
   p = p * r + 1.0 / 120.0;
@@ -46,9 +44,7 @@ inline Exponential exponential(Vec<double> x) {
 // log(1 + e) for e in [0, 1]: 2 atanh(e / (2 + e)), the argument at most 1/3.
 inline Vec<double> log1p_unit(Vec<double> e) {
   const Vec<double> s = e / (e + 2.0), q = s * s;
-  Vec<double> p = broadcast(1.0 / 19.0);
-  p = p * q + 1.0 / 17.0;
-  p = p * q + 1.0 / 15.0;
+  Vec<double> p = broadcast(1.0 / 15.0);
   p = p * q + 1.0 / 13.0;
   p = p * q + 1.0 / 11.0;
   p = p * q + 1.0 / 9.0;
@@ -64,24 +60,33 @@ inline Vec<double> limited_magnitude(Vec<double> x, double limit) {
   return magnitude > limit ? broadcast(limit) : magnitude;
 }
 
-// f on a float register by way of two double registers.
-template <class F> inline Vec<float> through_double(Vec<float> x, const F& f) {
+// The two halves of a float register as doubles, and back.
+struct TwoHalves {
+  Vec<double> half[2];
+};
+
+inline TwoHalves to_double(Vec<float> x) {
   HalfFloats part[2];
   std::memcpy(part, &x, sizeof x);
-  for (HalfFloats& half : part) {
-    half = __builtin_convertvector(f(__builtin_convertvector(half, Vec<double>)), HalfFloats);
-  }
+  return {{__builtin_convertvector(part[0], Vec<double>), __builtin_convertvector(part[1], Vec<double>)}};
+}
+
+inline Vec<float> to_float(const TwoHalves& x) {
+  const HalfFloats part[2] = {__builtin_convertvector(x.half[0], HalfFloats),
+                              __builtin_convertvector(x.half[1], HalfFloats)};
   Vec<float> out;
   std::memcpy(&out, part, sizeof out);
   return out;
 }
 
 inline Vec<float> tanh(Vec<float> x) {
-  return through_double(x, [](Vec<double> v) {
+  TwoHalves halves = to_double(x);
+  for (Vec<double>& v : halves.half) {
     const Vec<double> e = exponential(-2.0 * limited_magnitude(v, 20.0)).minus_one();
     const I64 magnitude = reinterpret_cast<I64>(-e / (e + 2.0)) & INT64_MAX;
-    return reinterpret_cast<Vec<double>>(magnitude | (reinterpret_cast<I64>(v) & INT64_MIN));  // zeros keep theirs
-  });
+    v = reinterpret_cast<Vec<double>>(magnitude | (reinterpret_cast<I64>(v) & INT64_MIN));  // zeros keep theirs
+  }
+  return to_float(halves);
 }
 
 inline Vec<double> tanh(Vec<double> x) {
