@@ -48,7 +48,7 @@ def test_convert_writes_what_it_is_told_the_file_holds(
 @pytest.mark.parametrize("call", [[], ["--help"]])
 def test_the_sub_commands_are_listed(capsys: pytest.CaptureFixture[str], call: list[str]) -> None:
     assert main(["features", *call]) == 0
-    assert "cluster | convert" in capsys.readouterr().out
+    assert "encode | cluster | precompute | convert" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import Progress
 
+from torchp2p.cli.label_maps import phases_of
 from torchp2p.cli.parsing import UsageError, make_parser, nearest, parse
-from torchp2p.data import build_dataset, check_files, combine_cityscapes, combine_folders, contact_sheet
+from torchp2p.data import (
+    LABELLED_DATASETS,
+    build_dataset,
+    build_labelled_dataset,
+    check_files,
+    combine_cityscapes,
+    combine_folders,
+    contact_sheet,
+)
 from torchp2p.data.demo import write_dataset
-from torchp2p.train.config import TrainConfig
+from torchp2p.data.epochs import EpochDataset
+from torchp2p.train import HDTrainConfig, TrainConfig
 
 _CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -73,12 +84,17 @@ def _check(arguments: list[str]) -> int:
     parser.add_argument("dataroot", type=str, help="folder of the data")
     parser.add_argument("--sheet", type=str, help="where the contact sheet goes (PNG); left out, none is drawn")
     parser.add_argument("--count", type=int, default=24, help="pairs on the contact sheet")
-    for name in ("dataset_mode", "phase", "direction", "input_nc", "output_nc"):
-        default = getattr(TrainConfig(), name)
-        parser.add_argument(f"--{name}", type=type(default), default=default, help="as in training")
+    parser.add_argument("--dataset_mode", type=str, help="as in training; aligned, or labelled for label maps")
+    for name in ("phase", "direction", "unknown_label"):
+        parser.add_argument(f"--{name}", type=str, help="as in training")
+    for name in ("input_nc", "output_nc", "label_nc"):
+        parser.add_argument(f"--{name}", type=int, help="as in training")
+    for name in ("no_instance", "load_features"):
+        parser.add_argument(f"--{name}", type=bool, help="as in training")
     given = parse(parser, arguments)
-    options = {key: value for key, value in vars(given).items() if key not in ("sheet", "count")}
-    dataset = build_dataset(TrainConfig.from_mapping(options))
+    dataset = _dataset({
+        key: value for key, value in vars(given).items() if key not in ("sheet", "count") and value is not None
+    })  # fmt: skip
     with _progress("decode") as progress:
         problems = check_files(dataset, progress=progress)
     for problem in problems:
@@ -88,6 +104,18 @@ def _check(arguments: list[str]) -> int:
         contact_sheet(dataset.unaugmented(), given.sheet, given.count)
         _CONSOLE.print(f"contact sheet: {Path(given.sheet).resolve()}")
     return 1 if problems else 0
+
+
+def _dataset(options: dict[str, Any]) -> EpochDataset[Any]:
+    """Of label maps where the options or the folders say so, of pairs otherwise."""
+    phase = options.get("phase", TrainConfig.phase)
+    found = phase in phases_of(Path(options["dataroot"])) or "label_nc" in options
+    mode = options.get("dataset_mode", "labelled" if found else TrainConfig.dataset_mode)
+    options |= {"dataset_mode": mode}
+    if mode not in LABELLED_DATASETS or (mode == "demo" and "label_nc" not in options):
+        return build_dataset(TrainConfig.from_mapping(options))
+    features = {"instance_feat": True} if options.get("load_features") else {}
+    return build_labelled_dataset(HDTrainConfig.from_mapping({**options, "no_vgg_loss": True, **features}))
 
 
 def _demo(arguments: list[str]) -> int:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from torchp2p.models.define_hd import define_hd_G
+from torchp2p.models.describe import describe_state_dict
 from torchp2p.models.global_generator import GlobalGenerator
 from torchp2p.models.inference import run_generator
 from torchp2p.models.inputs import encode_labels
 from torchp2p.models.instance_encoder import InstanceEncoder
 from torchp2p.models.local_enhancer import LocalEnhancer
 from torchp2p.models.padding import reflected_to_multiple
+from torchp2p.models.state_dicts import load_state_dict_compatible, load_weights
 
 
 def hd_generator_from_config(config: Mapping[str, Any]) -> GlobalGenerator | LocalEnhancer:
@@ -43,6 +46,22 @@ def encoder_from_config(config: Mapping[str, Any]) -> InstanceEncoder:
     return InstanceEncoder(
         config["output_nc"], config["feat_num"], config["nef"], config["n_downsample_E"], config["norm"]
     )
+
+
+def encoder_from_weights(path: str | Path) -> InstanceEncoder:
+    """The trained encoder in a ``.pth`` file, of this package or the original project, in evaluation mode.
+
+    Raises:
+        FileNotFoundError, OSError: the file cannot be read.
+        ValueError: it is not the state_dict of an encoder.
+    """
+    weights = load_weights(path)
+    told: dict[str, Any] = dict(describe_state_dict(weights) or {})
+    if told.pop("netE", None) is None:
+        raise ValueError(f"weights file {path} is not that of an encoder of pix2pixHD: its names fit none")
+    net = InstanceEncoder(told["input_nc"], told["feat_num"], told["nef"], told["n_downsample_E"], told["norm"])
+    load_state_dict_compatible(net, weights)
+    return net.eval()
 
 
 def synthesize(
