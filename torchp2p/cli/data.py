@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
-from rich.progress import Progress
 
 from torchp2p.cli.label_maps import phases_of
 from torchp2p.cli.parsing import UsageError, make_parser, nearest, parse
+from torchp2p.cli.progress import progress_bar
 from torchp2p.data import (
-    LABELLED_DATASETS,
     build_dataset,
     build_labelled_dataset,
     check_files,
@@ -54,7 +52,7 @@ def _pairs(arguments: list[str]) -> int:
     parser.add_argument("--b_suffix", type=str, default="", help="end of the names in B that A does not have")
     given = parse(parser, arguments)
     size = None if given.size is None else _size(given.size)
-    with _progress("join") as progress:
+    with progress_bar(_CONSOLE, "join") as progress:
         written = combine_folders(
             given.A, given.B, given.out, size, a_suffix=given.a_suffix, b_suffix=given.b_suffix,
             extension=given.extension, overwrite=given.overwrite, progress=progress,
@@ -70,7 +68,7 @@ def _cityscapes(arguments: list[str]) -> int:
     _add_output(parser, "256x256", "HEIGHTxWIDTH of each half")
     parser.add_argument("--unknown", type=int, help="label to show ids outside 0..34 as; left out, they are an error")
     given = parse(parser, arguments)
-    with _progress("join") as progress:
+    with progress_bar(_CONSOLE, "join") as progress:
         written = combine_cityscapes(
             given.labels, given.photos, given.out, _size(given.size), unknown=given.unknown,
             extension=given.extension, overwrite=given.overwrite, progress=progress,
@@ -95,7 +93,7 @@ def _check(arguments: list[str]) -> int:
     dataset = _dataset({
         key: value for key, value in vars(given).items() if key not in ("sheet", "count") and value is not None
     })  # fmt: skip
-    with _progress("decode") as progress:
+    with progress_bar(_CONSOLE, "decode") as progress:
         problems = check_files(dataset, progress=progress)
     for problem in problems:
         _CONSOLE.print(problem.reason)
@@ -108,11 +106,15 @@ def _check(arguments: list[str]) -> int:
 
 def _dataset(options: dict[str, Any]) -> EpochDataset[Any]:
     """Of label maps where the options or the folders say so, of pairs otherwise."""
-    phase = options.get("phase", TrainConfig.phase)
-    found = phase in phases_of(Path(options["dataroot"])) or "label_nc" in options
-    mode = options.get("dataset_mode", "labelled" if found else TrainConfig.dataset_mode)
-    options |= {"dataset_mode": mode}
-    if mode not in LABELLED_DATASETS or (mode == "demo" and "label_nc" not in options):
+    root, phase = Path(options["dataroot"]), options.get("phase", TrainConfig.phase)
+    if "dataset_mode" not in options and "label_nc" not in options:
+        if phase in phases_of(root, rgb=False):
+            options |= {"label_nc": HDTrainConfig.label_nc}
+        elif phase in phases_of(root, rgb=True):
+            options |= {"label_nc": 0, "no_instance": True}
+    if "label_nc" in options:
+        options = {"dataset_mode": "labelled", **options}
+    if options.get("dataset_mode") != "labelled":
         return build_dataset(TrainConfig.from_mapping(options))
     features = {"instance_feat": True} if options.get("load_features") else {}
     return build_labelled_dataset(HDTrainConfig.from_mapping({**options, "no_vgg_loss": True, **features}))
@@ -148,10 +150,3 @@ def _size(text: str) -> tuple[int, int]:
     if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise UsageError(f"--size must be HEIGHTxWIDTH in pixels, such as 256x512, got {text!r}")
     return int(height), int(width)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    with Progress(console=_CONSOLE, disable=not _CONSOLE.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -13,6 +13,7 @@ from torch import nn
 from torchp2p.cli.checkpoint import Checkpoint, device_of, open_checkpoint
 from torchp2p.cli.label_maps import labelled_data
 from torchp2p.cli.parsing import UsageError, make_parser, nearest, parse
+from torchp2p.cli.progress import progress_bar
 from torchp2p.cli.styles import cluster_file, encoder_of
 from torchp2p.data import LabelledDataset, LabelledFilesDataset, check_dataset
 from torchp2p.edit import FeatureTable, cluster_features, convert_features, encode_features, precompute_features
@@ -47,10 +48,11 @@ def _encode(arguments: list[str]) -> int:
     given = parse(parser, arguments)
     checkpoint, config, dataset, encoder = _open(given)
     out = given.out or checkpoint.path.parent / TABLE_FILE
-    with _CONSOLE.status("encoding every instance"):
+    with progress_bar(_CONSOLE, "encode") as progress:
         table = encode_features(
-            partial(run_encoder, encoder), dataset, label_feat=config.label_feat, device=device_of(given.device)
-        )
+            partial(run_encoder, encoder), dataset, label_feat=config.label_feat, device=device_of(given.device),
+            progress=progress,
+        )  # fmt: skip
     table.save(out)
     count = sum(map(len, table.rows.values()))
     _CONSOLE.print(f"{count} instances of {len(table.rows)} classes written to {out}")
@@ -84,10 +86,11 @@ def _precompute(arguments: list[str]) -> int:
     _, config, dataset, encoder = _open(given)
     if not isinstance(dataset, LabelledFilesDataset):
         raise UsageError("features are kept beside the files of a dataset, which the demo does not have: name a folder")
-    with _CONSOLE.status("encoding every image"):
+    with progress_bar(_CONSOLE, "encode") as progress:
         written = precompute_features(
-            partial(run_encoder, encoder), dataset, label_feat=config.label_feat, device=device_of(given.device)
-        )
+            partial(run_encoder, encoder), dataset, label_feat=config.label_feat, device=device_of(given.device),
+            progress=progress,
+        )  # fmt: skip
     _CONSOLE.print(f"{len(written)} feature maps written to {dataset.options.dataroot}/{given.phase}_feat")
     return 0
 

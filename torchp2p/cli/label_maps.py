@@ -44,7 +44,7 @@ def unseen_labels(
     root = Path(config.dataroot if folder is None else folder)
     if not demo and not root.is_dir():
         raise FileNotFoundError(f"the folder of label maps {root} does not exist")
-    phases = phases_of(root)
+    phases = [] if demo else phases_of(root, rgb=config.label_nc == 0)
     found = phase or ("test" if demo else next((each for each in _TEST_PHASES if each in phases), None))
     if found is None and (folder is None or phases):
         held = f", it has {', '.join(phases)}: choose one with --phase" if phases else ""
@@ -60,12 +60,16 @@ def unseen_labels(
     return LabelledFilesDataset(_options(config, folder, ".", changes), files)
 
 
-def phases_of(root: Path) -> list[str]:
-    """The phases of a labelled dataset, in either layout; none where ``root`` holds no such dataset."""
-    folders = [each.name for each in root.glob("*_label") if each.is_dir()]
-    folders += [each.name for each in root.glob("*_A") if each.is_dir()]
-    native = [each.name for each in root.glob("gtFine/*") if each.is_dir()]
-    return sorted({name.rpartition("_")[0] for name in folders} | set(native))
+def phases_of(root: Path, *, rgb: bool) -> list[str]:
+    """The phases of a labelled dataset, in either layout; none where ``root`` holds no such dataset.
+
+    Args:
+        rgb: the labels are wanted as pictures.
+    """
+    suffix = "_A" if rgb else "_label"
+    flat = {each.name.removesuffix(suffix) for each in root.glob(f"*{suffix}") if each.is_dir()}
+    native = {each.name for each in root.glob("gtFine/*") if each.is_dir()}
+    return sorted(flat | native)
 
 
 def _has_cityscapes(root: Path) -> bool:

@@ -88,6 +88,9 @@ def _check_together(given: Namespace) -> None:
 def _cluster_path(checkpoint: Checkpoint, config: HDTrainConfig, wanted: str | None) -> Path:
     folder = checkpoint.path.parent
     path = Path(wanted) if wanted is not None else cluster_file(folder, config.n_clusters)
+    old = path.with_suffix(".npy")
+    if path == old or (old.exists() and not path.exists()):
+        raise ValueError(f"{old} is a file of the original project: torchp2p features convert makes an .npz file of it")
     if not path.exists():
         raise FileNotFoundError(
             f"the styles of this network are drawn from {path}, which does not exist: make it with torchp2p features "

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
-from rich.progress import Progress
 
 from torchp2p.cli.checkpoint import Checkpoint, device_of, open_checkpoint, unseen_dataset
 from torchp2p.cli.label_maps import unseen_labels
 from torchp2p.cli.parsing import UsageError, make_parser, parse
+from torchp2p.cli.progress import progress_bar
 from torchp2p.cli.styles import styles_of
 from torchp2p.data import LabelledDataset, check_dataset
 from torchp2p.train import HDTrainConfig, TrainConfig
@@ -82,7 +80,7 @@ def _translate_pairs(checkpoint: Checkpoint, given: Namespace, device: torch.dev
     if mode not in ("none", "crop"):
         console.print(f"images are resized as in training (preprocess {mode}); --preprocess none keeps their size")
     folder, title = _place(checkpoint, given, dataset.options.phase, "images")
-    with _progress(console) as progress:
+    with progress_bar(console, "translate") as progress:
         page = translate(
             checkpoint.generator, dataset, folder, title=title, eval_mode=given.eval, seed=given.seed, device=device,
             progress=progress,
@@ -110,7 +108,7 @@ def _translate_labels(checkpoint: Checkpoint, given: Namespace, device: torch.de
             "--resize_or_crop none keeps their size"
         )
     folder, title = _place(checkpoint, given, dataset.options.phase, "labels")
-    with _progress(console) as progress:
+    with progress_bar(console, "translate") as progress:
         page = translate_labels(
             checkpoint.generator, dataset, folder, styles, title=title, device=device, progress=progress
         )
@@ -130,10 +128,3 @@ def _place(checkpoint: Checkpoint, given: Namespace, phase: str, of_a_plain_fold
     phase = of_a_plain_folder if phase == "." else phase
     name = checkpoint.config.name
     return Path(given.results_dir, name, f"{phase}_{checkpoint.label}"), f"{name}, {phase}, epoch {checkpoint.label}"
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[int, int], None]]:
-    with Progress(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("translate", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -111,6 +111,11 @@ class LabelledDataset(EpochDataset[LabelledSample]):
         """The parts of one sample as stored, (H, W, C), each with the file to blame."""
 
     @property
+    def ignored_label(self) -> int | None:
+        """The label in samples that is no class, where there may be one."""
+        return IGNORED_LABEL if self.options.unknown_label == "ignore" else None
+
+    @property
     def read_options(self) -> list[str | int]:
         """What label ids are allowed."""
         return [self.options.label_nc, self.options.unknown_label]

@@ -65,13 +65,19 @@ def encoder_from_weights(path: str | Path) -> InstanceEncoder:
 
 
 def synthesize(
-    generator: nn.Module, label: Tensor, inst: Tensor | None, label_nc: int, feat: Tensor | None = None
+    generator: nn.Module,
+    label: Tensor,
+    inst: Tensor | None,
+    label_nc: int,
+    feat: Tensor | None = None,
+    *,
+    ignored: int | None = None,
 ) -> Tensor:
     """What a generator makes of a label map, without gradient.
 
     Args:
         generator: of ``cat(labels, edges, features)``; a size that does not fit it is padded and cropped back.
-        label, inst, label_nc: as ``encode_labels`` takes them.
+        label, inst, label_nc, ignored: as ``encode_labels`` takes them.
         feat: (N, feat_num, H, W), for a generator that was trained with features.
 
     Returns:
@@ -80,7 +86,7 @@ def synthesize(
     Raises:
         TypeError, ValueError: as ``encode_labels``.
     """
-    seen = encode_labels(label, inst, label_nc)
+    seen = encode_labels(label, inst, label_nc, ignored=ignored)
     return run_generator(generator, seen if feat is None else torch.cat((seen, feat), 1))
 
 

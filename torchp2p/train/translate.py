@@ -103,7 +103,10 @@ def translate_labels(
             images = {"input_label": label}
             for name, style in styles.items():
                 features = style(batch)
-                made = synthesize(generator, batch["label"], batch.get("inst"), plain.options.label_nc, features)
+                made = synthesize(
+                    generator, batch["label"], batch.get("inst"), plain.options.label_nc, features,
+                    ignored=plain.ignored_label,
+                )  # fmt: skip
                 images[name] = to_rgb(made[0])
             gallery.add(sample["name"], images | dict(zip(("real_image",), real, strict=False)))
             if progress is not None:

@@ -1,0 +1,356 @@
+"""``torchp2p translate`` on label maps: what a pix2pixHD checkpoint and a folder become."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_labelled_training import fill_studio, train_tiny
+from tiny_training import files_of
+
+from torchp2p.cli.main import main
+from torchp2p.edit import Clusters
+from torchp2p.models import define_hd_G, encoder_from_weights, load_weights
+
+SCENES = ("scene_000000", "scene_000001")
+CITYSCAPES = "frankfurt_000000_000294"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(_same_start_for_every_test: None) -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("studio")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        fill_studio()
+    return root
+
+
+@pytest.fixture
+def there(studio: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The studio as the current folder; a test must leave it as it was."""
+    monkeypatch.chdir(studio)
+    return studio
+
+
+@pytest.fixture
+def here(studio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the studio as the current folder, to work in."""
+    copy = tmp_path / "copy"
+    shutil.copytree(studio, copy)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def picture(path: Path | str) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def translated(*arguments: str, place: str = "styled/test_latest") -> dict[str, np.ndarray]:
+    """The pictures that ``translate`` makes, by name."""
+    shutil.rmtree("results", ignore_errors=True)
+    assert main(["translate", *arguments]) == 0
+    return {path.stem: picture(path) for path in Path("results", place, "images").iterdir()}
+
+
+def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def an_instance() -> int:
+    """Of a class with clusters, in the first test scene, and covering much of it."""
+    ids, counts = np.unique(picture("data/test_inst/scene_000000.png"), return_counts=True)
+    clustered = Clusters.load("checkpoints/styled/features_clustered_010.npz").rows
+    return next(int(ids[place]) for place in counts.argsort()[::-1] if ids[place] in clustered)
+
+
+# --- without features -------------------------------------------------------------------------------------------
+
+
+def test_the_test_phase_of_the_training_is_translated_without_an_option(here: Path, capsys) -> None:
+    made = translated("checkpoints/plain", place="plain/test_latest")
+    labels = ("input_label", "synthesized_image", "real_image")
+    assert made.keys() == {f"{scene}_{label}" for scene in SCENES for label in labels}
+    assert {image.shape for image in made.values()} == {(36, 64, 3)}
+    told = capsys.readouterr().out
+    assert "2 label maps; gallery: " + str(here / "results/plain/test_latest/index.html") in told
+    page = Path("results/plain/test_latest/index.html").read_text()
+    assert "plain, test, epoch latest" in page
+    assert all(f"images/{name}.png" in page for name in made)
+
+
+def test_images_need_not_be_there(here: Path) -> None:
+    shutil.rmtree("data/test_img")
+    made = translated("checkpoints/plain", place="plain/test_latest")
+    assert made.keys() == {f"{scene}_{label}" for scene in SCENES for label in ("input_label", "synthesized_image")}
+
+
+def test_label_maps_of_any_size_keep_it_and_are_said_to_be_padded(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for folder, mode in (("test_label", "L"), ("test_inst", "I;16")):
+        for path in Path("data", folder).iterdir():
+            Image.fromarray(picture(path)[:35, :61].copy()).save(path)
+            assert Image.open(path).mode == mode
+    shutil.rmtree("data/test_img")
+    made = translated("checkpoints/plain", "--resize_or_crop=none", place="plain/test_latest")
+    assert {image.shape for image in made.values()} == {(35, 61, 3)}
+    assert "image of 35x61 is padded by reflection to 40x64" in caplog.text
+
+
+def test_a_resize_as_in_training_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    translated("checkpoints/plain", "--load_size=48", place="plain/test_latest")
+    told = capsys.readouterr().out
+    assert "resized as in training (resize_or_crop scale_width, load_size 48)" in told
+    assert "--resize_or_crop none keeps their size" in told
+
+
+def test_plain_folders_of_label_and_instance_maps_give_the_same_pictures(here: Path) -> None:
+    expected = translated("checkpoints/plain", place="plain/test_latest")
+    shutil.copytree("data/test_label", "labels")
+    shutil.copytree("data/test_inst", "instances")
+    made = translated("checkpoints/plain", "labels", "--instances=instances", place="plain/labels_latest")
+    assert same(made, {name: image for name, image in expected.items() if "real" not in name})
+
+
+def test_a_folder_of_cityscapes_holds_both_maps(here: Path) -> None:
+    expected = translated("checkpoints/plain", place="plain/test_latest")
+    Path("frankfurt").mkdir()
+    for part, suffix in (("label", "labelIds"), ("inst", "instanceIds")):
+        shutil.copy(f"data/test_{part}/scene_000000.png", f"frankfurt/{CITYSCAPES}_gtFine_{suffix}.png")
+    made = translated("checkpoints/plain", "frankfurt", place="plain/labels_latest")
+    assert made.keys() == {f"{CITYSCAPES}_{label}" for label in ("input_label", "synthesized_image")}
+    for label in ("input_label", "synthesized_image"):
+        assert np.array_equal(made[f"{CITYSCAPES}_{label}"], expected[f"scene_000000_{label}"])
+
+
+def test_phase_and_num_test_choose_the_label_maps(here: Path) -> None:
+    made = translated("checkpoints/plain", "--phase=train", "--num_test=1", place="plain/train_latest")
+    assert {name[:12] for name in made} == {"scene_000000"}
+    assert made["scene_000000_input_label"].shape == (32, 64, 3)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("run", ["plain", "styled"])
+def test_a_bare_file_of_the_original_needs_no_option(here: Path, prefix: str, run: str) -> None:
+    """Plain state_dicts, as the label2city networks come; the original's 35 labels and edges are found by count."""
+    arguments = ["--use_encoded_image"] if run == "styled" else []
+    expected = translated(f"checkpoints/{run}", *arguments, place=f"{run}/test_latest")
+    Path("label2city").mkdir()
+    for network in "GE" if run == "styled" else "G":
+        weights = load_weights(Path(f"checkpoints/{run}/latest_net_{network}.pth"))
+        torch.save({prefix + name: value for name, value in weights.items()}, f"label2city/latest_net_{network}.pth")
+    flags = [*arguments, "--load_size=64"]
+    made = translated("label2city/latest_net_G.pth", "data", *flags, place="label2city/test_latest")
+    assert same(made, expected)
+
+
+def test_a_label_that_is_ignored_in_training_is_ignored_here(here: Path) -> None:
+    for phase in ("train", "test"):
+        path = Path(f"data/{phase}_label/scene_000000.png")
+        label = picture(path).copy()
+        label[:9] = 99
+        Image.fromarray(label).save(path)
+    train_tiny("holes", unknown_label="ignore", no_html=False)
+    made = translated("checkpoints/holes", place="holes/test_latest")
+    assert not made["scene_000000_input_label"][:9].any()
+
+
+# --- styles -----------------------------------------------------------------------------------------------------
+
+
+def test_diverse_styles_stand_side_by_side_and_differ(here: Path) -> None:
+    train_tiny("many", instance_feat=True, seed=1)
+    rng = np.random.default_rng(0)
+    many = Clusters({label: rng.standard_normal((10, 3)) for label in range(35)})
+    many.save("checkpoints/many/features_clustered_010.npz")
+    made = translated("checkpoints/many", "--styles=3", "--seed=5", place="many/test_latest")
+    names = [f"scene_000000_synthesized_image_{number}" for number in range(3)]
+    assert [name for name in sorted(made) if "synthesized" in name and "000000" in name] == names
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert (made[names[one]] != made[names[other]]).any()
+    row = next(
+        line for line in Path("results/many/test_latest/index.html").read_text().splitlines() if names[0] in line
+    )
+    assert all(name in row for name in names)
+    second = translated("checkpoints/many", "--seed=6", place="many/test_latest")
+    assert np.array_equal(second["scene_000000_synthesized_image"], made[names[1]]), "style k is not that of seed + k"
+
+
+def test_one_seed_gives_the_same_pictures(here: Path) -> None:
+    first, second = (translated("checkpoints/styled", "--styles=2", "--seed=3") for _ in range(2))
+    assert same(first, second)
+
+
+def test_the_style_of_the_real_image_is_that_of_the_encoder_not_of_the_clusters(here: Path) -> None:
+    drawn = translated("checkpoints/styled")
+    encoded = translated("checkpoints/styled", "--use_encoded_image")
+    without = translated("checkpoints/styled", "--no_style")
+    name = "scene_000000_synthesized_image"
+    assert (drawn[name] != without[name]).any()
+    assert (encoded[name] != without[name]).any()
+
+
+def test_override_gives_one_instance_another_style(here: Path) -> None:
+    instance = an_instance()
+    rng = np.random.default_rng(0)
+    Clusters({label: rng.standard_normal((4, 3)) * 9 for label in range(35)}).save("styles.npz")
+    made = [
+        translated("checkpoints/styled", "--cluster_path=styles.npz", f"--override={instance}={index}")
+        for index in (0, 1, 1)
+    ]
+    name = "scene_000000_synthesized_image"
+    assert (made[0][name] != made[1][name]).any()
+    assert same(made[1], made[2])
+
+
+def test_overrides_may_be_given_together_or_one_by_one(here: Path) -> None:
+    together = translated("checkpoints/styled", "--override=7=0,23=0")
+    assert same(together, translated("checkpoints/styled", "--override", "7=0", "--override", "23=0"))
+
+
+def test_without_clusters_style_can_be_left_out_when_asked(here: Path) -> None:
+    Path("checkpoints/styled/features_clustered_010.npz").unlink()
+    assert translated("checkpoints/styled", "--no_style").keys() >= {"scene_000000_synthesized_image"}
+
+
+def test_a_class_without_clusters_is_zeros(here: Path) -> None:
+    Clusters({}).save("none.npz")
+    assert same(
+        translated("checkpoints/styled", "--cluster_path=none.npz"), translated("checkpoints/styled", "--no_style")
+    )
+
+
+# --- what is wrong is one sentence ------------------------------------------------------------------------------
+
+STYLED, PLAIN = ["translate", "checkpoints/styled"], ["translate", "checkpoints/plain"]
+CALLS = {
+    "an option of pix2pix": (
+        [*PLAIN, "--single"],
+        2,
+        ["--single is for pix2pix, checkpoints/plain", "is of pix2pixHD"],
+    ),
+    "styles without features": ([*PLAIN, "--styles=2"], 2, ["--styles:", "was trained without features"]),
+    "no styles": ([*STYLED, "--styles=0"], 2, ["--styles must be at least 1, got 0"]),
+    "a negative seed": ([*STYLED, "--seed=-1"], 2, ["--seed must be at least 0, got -1"]),
+    "two sources of style": (
+        [*STYLED, "--use_encoded_image", "--styles=2"],
+        2,
+        ["--use_encoded_image leaves no choice of style: it cannot go with --styles"],
+    ),
+    "no such clusters": (
+        [*STYLED, "--cluster_path=missing.npz"],
+        1,
+        ["missing.npz, which does not exist", "torchp2p features encode checkpoints/styled", "--no_style"],
+    ),
+    "clusters of the original": ([*STYLED, "--cluster_path=old.npy"], 1, ["old.npy", "torchp2p features convert"]),
+    "a table for clusters": (
+        [*STYLED, "--cluster_path=checkpoints/styled/features.npz"],
+        1,
+        ["holds no feature clusters, but instance features"],
+    ),
+    "clusters of other features": (
+        [*STYLED, "--cluster_path=wide.npz"],
+        1,
+        ["wide.npz: clusters must have 3 features, got 5"],
+    ),
+    "a class without clusters": (
+        [*STYLED, "--cluster_path=road.npz", "--override=26001=3"],
+        1,
+        ["--override 26001=3: road.npz: class 26 has no clusters; there are some for 7"],
+    ),
+    "no such cluster": (
+        [*STYLED, "--cluster_path=road.npz", "--override=7=2"],
+        1,
+        ["--override 7=2: road.npz: cluster of class 7 must be from 0 to 1, got 2"],
+    ),
+    "no override": ([*STYLED, "--override=7"], 2, ["--override must be ID=INDEX, such as 26001=3, got '7'"]),
+    "no instance maps": (
+        [*PLAIN, "data/test_label"],
+        2,
+        ["name the folder of those of data/test_label with --instances"],
+    ),
+    "instances of a dataset": ([*PLAIN, "data", "--instances=data"], 2, ["--instances is for a plain folder"]),
+    "instances that do not match": (
+        [*PLAIN, "data/test_label", "--instances=one"],
+        1,
+        ["label without inst", "scene_000001"],
+    ),
+    "no such folder": ([*PLAIN, "missing"], 1, ["the folder of label maps missing does not exist"]),
+    "no such phase": ([*PLAIN, "--phase=val"], 1, ["data/val_label", "neither folder exists"]),
+    "no phase to test on": (
+        [*PLAIN, "trained_on"],
+        2,
+        ["trained_on has no phase test or val, it has train: choose one with --phase"],
+    ),
+    "no images to encode": (
+        [*STYLED, "blind", "--use_encoded_image"],
+        2,
+        ["--use_encoded_image needs the real images, which blind does not have"],
+    ),
+    "no encoder": (
+        [*STYLED, "--epoch=1", "--use_encoded_image"],
+        1,
+        ["there is no encoder checkpoints/styled/1_net_E.pth"],
+    ),
+    "no label maps wanted": ([*PLAIN, "--num_test=0"], 2, ["--num_test must be at least 1, got 0"]),
+    "a label that is none": (
+        [*PLAIN, "bad"],
+        1,
+        ["problems found: 1 in 1 samples", "label 99 at row 0, column 0 is not one of 0 to 34"],
+    ),
+    "options of one that has its own": (
+        [*PLAIN, "--label_nc=3"],
+        2,
+        ["checkpoints/plain/latest_net_G.pth carries its own"],
+    ),
+    "channels that do not tell": (
+        ["translate", "odd_net_G.pth", "data"],
+        2,
+        ["sees 20 channels, which 35 labels and edges do not make", "--label_nc"],
+    ),
+    "pictures with instances": (["translate", "odd_net_G.pth", "data", "--label_nc=0"], 2, ["it needs --no_instance"]),
+    "scores of label maps": (["evaluate", "checkpoints/plain"], 2, ["evaluate scores the pairs of pix2pix"]),
+}
+
+
+@pytest.fixture
+def odd(here: Path) -> Path:
+    """Also data, clusters and weights with something wrong."""
+    Clusters({7: np.zeros((2, 3))}).save("road.npz")
+    Clusters({7: np.zeros((2, 5))}).save("wide.npz")
+    np.save("old.npy", {7: np.zeros((2, 3))})
+    shutil.copy("checkpoints/styled/latest_net_G.pth", "checkpoints/styled/1_net_G.pth")
+    torch.save(dict(define_hd_G("global", 20, 3, 2, 3, 1).state_dict()), "odd_net_G.pth")
+    for part in ("label", "inst"):
+        shutil.copytree(f"data/test_{part}", f"blind/test_{part}")
+        Path(f"bad/test_{part}").mkdir(parents=True)
+        Path(f"trained_on/train_{part}").mkdir(parents=True)
+        Image.fromarray(np.full((32, 64), 99, np.uint8)).save(f"bad/test_{part}/x.png")
+    Path("one").mkdir()
+    shutil.copy("data/test_inst/scene_000000.png", "one")
+    return here
+
+
+@pytest.mark.parametrize(("call", "status", "said"), CALLS.values(), ids=CALLS.keys())
+def test_what_is_wrong_is_said_in_one_sentence_and_nothing_is_written(
+    odd: Path, capsys: pytest.CaptureFixture[str], call: list[str], status: int, said: list[str]
+) -> None:
+    before = files_of(odd)
+    assert main(call) == status
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"torchp2p {call[0]}: error: ")
+    assert errors.count("error:") == 1
+    assert [part for part in said if part not in errors] == []
+    assert files_of(odd) == before
+
+
+def test_the_weights_of_a_generator_are_not_taken_for_those_of_an_encoder(there: Path) -> None:
+    with pytest.raises(ValueError, match=r"latest_net_G\.pth is not that of an encoder"):
+        encoder_from_weights("checkpoints/plain/latest_net_G.pth")
