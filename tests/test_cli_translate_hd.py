@@ -215,6 +215,13 @@ def test_overrides_may_be_given_together_or_one_by_one(here: Path) -> None:
     assert same(together, translated("checkpoints/styled", "--override", "7=0", "--override", "23=0"))
 
 
+def test_an_override_that_no_label_map_has_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {label: np.zeros((1, 3)) for label in range(35)}
+    Clusters(rows).save("styles.npz")
+    translated("checkpoints/styled", "--cluster_path=styles.npz", f"--override={an_instance()}=0,26999=0")
+    assert "--override: no label map has 26999\n" in capsys.readouterr().out
+
+
 def test_without_clusters_style_can_be_left_out_when_asked(here: Path) -> None:
     Path("checkpoints/styled/features_clustered_010.npz").unlink()
     assert translated("checkpoints/styled", "--no_style").keys() >= {"scene_000000_synthesized_image"}

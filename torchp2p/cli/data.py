@@ -106,11 +106,11 @@ def _check(arguments: list[str]) -> int:
 
 def _dataset(options: dict[str, Any]) -> EpochDataset[Any]:
     """Of label maps where the options or the folders say so, of pairs otherwise."""
-    root, phase = Path(options["dataroot"]), options.get("phase", TrainConfig.phase)
+    root = Path(options["dataroot"])
     if "dataset_mode" not in options and "label_nc" not in options:
-        if phase in phases_of(root, rgb=False):
+        if phases_of(root, rgb=False):
             options |= {"label_nc": HDTrainConfig.label_nc}
-        elif phase in phases_of(root, rgb=True):
+        elif phases_of(root, rgb=True):
             options |= {"label_nc": 0, "no_instance": True}
     if "label_nc" in options:
         options = {"dataset_mode": "labelled", **options}

@@ -23,8 +23,10 @@ _IMAGE = "synthesized_image"
 
 def styles_of(
     checkpoint: Checkpoint, config: HDTrainConfig, given: Namespace, device: torch.device
-) -> dict[str, Style]:
-    """The styles to render every label map in, by the label of their picture.
+) -> tuple[dict[str, Style], set[int]]:
+    """The styles to render every label map in, by the label of their picture; and the instances that are overridden.
+
+    An instance leaves the set when it is rendered.
 
     Raises:
         FileNotFoundError, OSError, ValueError: the encoder or the clusters cannot be read, or do not fit.
@@ -34,14 +36,14 @@ def styles_of(
         unused = [f"--{flag}" for flag in STYLE_FLAGS if given[flag] not in (None, False, [])]
         if unused:
             raise UsageError(f"{', '.join(unused)}: {checkpoint.path} was trained without features, it has one style")
-        return {_IMAGE: lambda batch: None}
+        return {_IMAGE: lambda batch: None}, set()
     _check_together(given)
     ids = "label" if config.label_feat else "inst"
     if given.no_style:
-        return {_IMAGE: partial(_zeros, config.feat_num)}
+        return {_IMAGE: partial(_zeros, config.feat_num)}, set()
     if given.use_encoded_image:
         encoder = encoder_of(checkpoint).to(device)
-        return {_IMAGE: lambda batch: run_encoder(encoder, batch["image"], batch[ids])}
+        return {_IMAGE: lambda batch: run_encoder(encoder, batch["image"], batch[ids])}, set()
     path = _cluster_path(checkpoint, config, given.cluster_path)
     clusters = Clusters.load(path)
     if clusters.rows and clusters.n_features != config.feat_num:
@@ -49,10 +51,13 @@ def styles_of(
     overrides = _overrides(given.override or [], clusters, path)
     count = 1 if given.styles is None else given.styles
     labels = [_IMAGE] if given.styles is None else [f"{_IMAGE}_{number}" for number in range(count)]
-    return {
-        label: partial(_drawn, ids, clusters, given.seed + number, overrides, config.feat_num)
-        for number, label in enumerate(labels)
-    }
+    unmet = set(overrides)
+
+    def drawn(seed: int, batch: Mapping[str, Tensor]) -> Tensor:
+        unmet.difference_update(batch[ids].unique().tolist() if unmet else ())
+        return sample_features(batch[ids], clusters, seed=seed, overrides=overrides, n_features=config.feat_num)
+
+    return {label: partial(drawn, given.seed + number) for number, label in enumerate(labels)}, unmet
 
 
 def encoder_of(checkpoint: Checkpoint) -> torch.nn.Module:
@@ -117,9 +122,3 @@ def _overrides(texts: list[str], clusters: Clusters, path: Path) -> dict[int, in
 def _zeros(n_features: int, batch: Mapping[str, Tensor]) -> Tensor:
     count, _, height, width = batch["label"].shape
     return torch.zeros(count, n_features, height, width, device=batch["label"].device)
-
-
-def _drawn(
-    ids: str, clusters: Clusters, seed: int, overrides: Mapping[int, int], n_features: int, batch: Mapping[str, Tensor]
-) -> Tensor:
-    return sample_features(batch[ids], clusters, seed=seed, overrides=overrides, n_features=n_features)

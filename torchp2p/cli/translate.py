@@ -98,7 +98,7 @@ def _translate_labels(checkpoint: Checkpoint, given: Namespace, device: torch.de
         resize_or_crop=given.resize_or_crop, load_size=given.load_size, crop_size=given.crop_size,
         unknown_label=given.unknown_label,
     )  # fmt: skip
-    styles = styles_of(checkpoint, config, given, device)
+    styles, unmet = styles_of(checkpoint, config, given, device)
     check_dataset(dataset)
     _require_images(dataset, given.use_encoded_image)
     mode = dataset.options.resize_or_crop
@@ -112,6 +112,8 @@ def _translate_labels(checkpoint: Checkpoint, given: Namespace, device: torch.de
         page = translate_labels(
             checkpoint.generator, dataset, folder, styles, title=title, device=device, progress=progress
         )
+    if unmet:
+        console.print(f"--override: no label map has {', '.join(map(str, sorted(unmet)))}")
     console.print(f"{len(dataset)} label maps; gallery: {page.resolve()}")
 
 
