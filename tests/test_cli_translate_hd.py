@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_labelled_training import fill_studio, train_tiny
+from tiny_labelled_training import TINY, fill_studio, train_tiny
 from tiny_training import files_of
 
+from torchp2p.cli.checkpoint import open_checkpoint
 from torchp2p.cli.main import main
 from torchp2p.edit import Clusters
 from torchp2p.models import define_hd_G, encoder_from_weights, load_weights
@@ -160,6 +161,70 @@ def test_a_label_that_is_ignored_in_training_is_ignored_here(here: Path) -> None
     train_tiny("holes", unknown_label="ignore", no_html=False)
     made = translated("checkpoints/holes", place="holes/test_latest")
     assert not made["scene_000000_input_label"][:9].any()
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["run", "bare file"])
+def test_pictures_can_be_the_input(here: Path, bare: bool) -> None:
+    for phase in ("train", "test"):
+        for side, part in (("A", "img"), ("B", "img")):
+            shutil.copytree(f"data/{phase}_{part}", f"pictures/{phase}_{side}")
+    train_tiny("pictures", dataroot="pictures", label_nc=0, no_instance=True)
+    expected = translated("checkpoints/pictures", place="pictures/test_latest")
+    assert np.array_equal(expected["scene_000000_input_label"], picture("pictures/test_A/scene_000000.png"))
+    if bare:
+        Path("other").mkdir()
+        torch.save(dict(load_weights("checkpoints/pictures/latest_net_G.pth")), "other/latest_net_G.pth")
+        made = translated("other/latest_net_G.pth", "pictures", "--load_size=64", place="other/test_latest")
+    else:
+        made = translated("checkpoints/pictures", "pictures/test_A", place="pictures/labels_latest")
+        expected = {name: image for name, image in expected.items() if "real" not in name}
+    assert same(made, expected)
+
+
+def test_a_bare_file_of_other_labels_is_told_how_many(here: Path) -> None:
+    train_tiny("forty", label_nc=40, no_instance=True)
+    expected = translated("checkpoints/forty", place="forty/test_latest")
+    Path("other").mkdir()
+    torch.save(dict(load_weights("checkpoints/forty/latest_net_G.pth")), "other/latest_net_G.pth")
+    flags = ["--label_nc=40", "--no_instance", "--load_size=64"]
+    assert same(translated("other/latest_net_G.pth", "data", *flags, place="other/test_latest"), expected)
+
+
+def test_a_bare_local_enhancer_works_at_twice_the_size_of_a_global_generator(here: Path) -> None:
+    for netG in ("global", "local"):
+        torch.save(dict(define_hd_G(netG, 36, 3, 1, 3, 1, 1, 1).state_dict()), f"{netG}_net_G.pth")
+    sizes = {netG: open_checkpoint(f"{netG}_net_G.pth").config.load_size for netG in ("global", "local")}
+    assert sizes == {"global": 1024, "local": 2048}
+    flags = ["local_net_G.pth", "data", "--resize_or_crop=none"]
+    config = open_checkpoint("local_net_G.pth").config
+    made = translated(*flags, place=f"{config.name}/test_local")
+    assert made["scene_000000_synthesized_image"].shape == (36, 64, 3)
+
+
+def test_a_training_on_precomputed_features_has_the_encoder_that_made_them(here: Path) -> None:
+    call = [
+        "train", "--model=pix2pixHD", "--name=fine", "--netG=local", "--coarse_to_fine", "--instance_feat",
+        "--load_features", "--niter_global=1", "--niter_decay_global=0", "--n_blocks_local=1",
+    ]  # fmt: skip
+    assert main(call + [f"--{key}={value}" for key, value in TINY.items()]) == 0
+    coarse, fine = (load_weights(f"checkpoints/{name}/latest_net_E.pth") for name in ("fine_global", "fine"))
+    assert all(torch.equal(coarse[name], fine[name]) for name in coarse)
+    encoded = translated("checkpoints/fine", "--use_encoded_image", place="fine/test_latest")
+    without = translated("checkpoints/fine", "--no_style", place="fine/test_latest")
+    name = "scene_000000_synthesized_image"
+    assert (encoded[name] != without[name]).any()
+
+
+def test_the_styles_of_classes_are_drawn_by_their_label(here: Path) -> None:
+    train_tiny("classes", label_feat=True)
+    rng = np.random.default_rng(0)
+    Clusters({label: rng.standard_normal((4, 3)) * 9 for label in range(35)}).save("styles.npz")
+    flags = ["--cluster_path=styles.npz", "--override"]
+    name = "scene_000000_synthesized_image"
+    labels, counts = np.unique(picture("data/test_label/scene_000000.png"), return_counts=True)
+    most = int(labels[counts.argmax()])
+    made = [translated("checkpoints/classes", *flags, f"{most}={n}", place="classes/test_latest") for n in (0, 1)]
+    assert (made[0][name] != made[1][name]).any()
 
 
 # --- styles -----------------------------------------------------------------------------------------------------
