@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tiny_labelled_training import train_tiny
 from tiny_training import files_of
 
@@ -14,7 +15,7 @@ from torchp2p.cli.main import main
 from torchp2p.data import build_labelled_dataset, read_ids, read_image
 from torchp2p.data.demo import write_dataset
 from torchp2p.edit import Clusters, FeatureTable, class_of_id, cluster_features, encode_features, precompute_features
-from torchp2p.models import encoder_from_weights, load_config, run_encoder
+from torchp2p.models import encoder_from_weights, load_config, load_weights, run_encoder
 from torchp2p.train import HDTrainConfig
 
 TABLE = FeatureTable({label: np.random.default_rng(label).random((20, 4)) for label in (7, 26)})
@@ -95,6 +96,18 @@ def test_a_run_is_clustered_into_as_many_styles_as_its_training_said(
     out = "checkpoints/styled/features_clustered_002.npz"
     assert capsys.readouterr().out == f"4 clusters of 2 classes written to {out}\n"
     assert equal(Clusters.load(out), cluster_features(TABLE, 2))
+
+
+def test_encode_takes_a_file_of_the_original_beside_that_of_its_encoder(run: Path) -> None:
+    """Whose images are 1024 wide, as is its default."""
+    Path("label2city").mkdir()
+    for network in "GE":
+        torch.save(dict(load_weights(run / f"latest_net_{network}.pth")), f"label2city/latest_net_{network}.pth")
+    assert main(["features", "encode", "label2city/latest_net_G.pth", "data"]) == 0
+    present = {
+        class_of_id(int(each)) for path in Path("data/train_inst").iterdir() for each in np.unique(read_ids(path))
+    }
+    assert set(FeatureTable.load("label2city/features.npz").rows) == present
 
 
 def test_an_encoder_with_batch_norm_runs_on_the_statistics_of_its_training() -> None:

@@ -108,8 +108,21 @@ def test_label_maps_of_any_size_keep_it_and_are_said_to_be_padded(here: Path, ca
 def test_a_resize_as_in_training_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     translated("checkpoints/plain", "--load_size=48", place="plain/test_latest")
     told = capsys.readouterr().out
-    assert "resized as in training (resize_or_crop scale_width, load_size 48)" in told
+    assert "resized as in training (scale_width, load_size 48)" in told
     assert "--resize_or_crop none keeps their size" in told
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"), [("crop", (36, 64)), ("scale_width_and_crop", (27, 48)), ("resize_and_crop", (48, 48))]
+)
+def test_what_training_crops_is_translated_whole(here: Path, mode: str, size: tuple[int, int]) -> None:
+    train_tiny("cropped", resize_or_crop=mode, load_size=48, crop_size=16)
+    made = translated("checkpoints/cropped", place="cropped/test_latest")
+    assert {image.shape for image in made.values()} == {(*size, 3)}
+    cropped = translated(
+        "checkpoints/cropped", f"--resize_or_crop={mode}", "--crop_size=16", place="cropped/test_latest"
+    )
+    assert {image.shape for image in cropped.values()} == {(16, 16, 3)}
 
 
 def test_plain_folders_of_label_and_instance_maps_give_the_same_pictures(here: Path) -> None:

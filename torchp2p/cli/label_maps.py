@@ -12,10 +12,14 @@ from torchp2p.data.labelled_files import find_label_maps
 from torchp2p.train import HDTrainConfig
 
 _TEST_PHASES = ("test", "val")
+_UNCROPPED = {"crop": "none", "scale_width_and_crop": "scale_width"}
 
 
 def labelled_data(config: HDTrainConfig, dataroot: str | None, phase: str, **changes: Any) -> LabelledDataset:
-    """A phase of the data of a training, or of ``dataroot``, read as in the training but for precomputed features.
+    """A phase of the data of a training, or of ``dataroot``, read as in the training, but whole.
+
+    Where the training crops, nothing is cropped here, unless ``resize_or_crop`` says so; precomputed features are not
+    read.
 
     Args:
         changes: options that differ from the training's, those that are None excepted.
@@ -77,7 +81,12 @@ def _has_cityscapes(root: Path) -> bool:
 
 
 def _options(config: HDTrainConfig, dataroot: str | None, phase: str, changes: dict[str, Any]) -> LabelledOptions:
-    values = config.as_dict() | {key: value for key, value in changes.items() if value is not None}
+    told = {key: value for key, value in changes.items() if value is not None}
+    values = config.as_dict() | told
+    if "resize_or_crop" not in told:
+        values["resize_or_crop"] = _UNCROPPED.get(config.resize_or_crop, config.resize_or_crop)
+    if values["resize_or_crop"] == "resize_and_crop" and "crop_size" not in told:
+        values["crop_size"] = values["load_size"]
     if dataroot is not None:
         values |= {"dataroot": dataroot, "dataset_mode": "labelled"}
     HDTrainConfig.from_mapping(values)  # for its sentences on options out of range
