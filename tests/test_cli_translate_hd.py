@@ -97,10 +97,10 @@ def test_label_maps_of_any_size_keep_it_and_are_said_to_be_padded(here: Path, ca
     assert "image of 35x61 is padded by reflection to 40x64" in caplog.text
 
 
-def test_a_resize_as_in_training_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resize_is_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     translated("checkpoints/plain", "--load_size=48", place="plain/test_latest")
     told = capsys.readouterr().out
-    assert "resized as in training (scale_width, load_size 48)" in told
+    assert "label maps are resized (scale_width, load_size 48)" in told
     assert "--resize_or_crop none keeps their size" in told
 
 

@@ -104,7 +104,7 @@ def _translate_labels(checkpoint: Checkpoint, given: Namespace, device: torch.de
     mode = dataset.options.resize_or_crop
     if mode not in ("none", "crop"):
         console.print(
-            f"label maps are resized as in training ({mode}, load_size {dataset.options.load_size}); "
+            f"label maps are resized ({mode}, load_size {dataset.options.load_size}); "
             "--resize_or_crop none keeps their size"
         )
     folder, title = _place(checkpoint, given, dataset.options.phase, "labels")
