@@ -135,6 +135,16 @@ CALLS = {
     ),
     "no weights": (["translate", "weights.pth", "data"], 1, ["weights.pth is damaged or is not a PyTorch file"]),
     "an unknown network": (["evaluate", "unknown_network.pth", "data"], 1, ["its names fit no network"]),
+    "an option of pix2pixHD": (
+        ["translate", "checkpoints/tiny", "--styles=2"],
+        2,
+        ["--styles is for pix2pixHD, checkpoints/tiny/latest_net_G.pth is of pix2pix"],
+    ),
+    "features of pix2pix": (
+        ["features", "encode", "checkpoints/tiny"],
+        2,
+        ["features is for pix2pixHD, checkpoints/tiny/latest_net_G.pth is of pix2pix"],
+    ),
     "no folder to translate": (["translate", "checkpoints/tiny", "missing"], 1, ["missing does not exist"]),
     "results in a file": (
         ["translate", "checkpoints/tiny", "--results_dir=wrong.yaml"],

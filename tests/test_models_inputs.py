@@ -63,3 +63,14 @@ def test_an_id_out_of_range_is_named_with_its_place(wrong):
 def test_a_map_that_does_not_fit_is_named(label, inst, error, message):
     with pytest.raises(error, match=message):
         encode_labels(label, inst, 5)
+
+
+def test_an_ignored_id_is_0_in_every_channel():
+    label = torch.tensor([1, 255, 0], dtype=torch.uint8).reshape(1, 1, 1, 3)
+    assert encode_labels(label, None, 2, ignored=255)[0, :, 0].tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_an_id_out_of_range_that_is_not_the_ignored_one_is_named():
+    label = torch.tensor([1, 255, 2], dtype=torch.uint8).reshape(1, 1, 1, 3)
+    with pytest.raises(ValueError, match="got 2 in sample 0 at row 0, column 2"):
+        encode_labels(label, None, 2, ignored=255)

@@ -11,17 +11,21 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from torchp2p.cli.bare_weights import pix2pixhd_config
 from torchp2p.cli.parsing import UsageError
 from torchp2p.data import DataOptions, PairedDataset, build_dataset
 from torchp2p.models import (
     describe_state_dict,
     generator_from_config,
     generator_from_weights,
+    hd_generator_from_config,
     load_config,
     load_state_dict_compatible,
     load_weights,
 )
-from torchp2p.train.config import TrainConfig
+from torchp2p.models.define_hd import HD_GENERATORS
+from torchp2p.train import HDTrainConfig, RunConfig, TrainConfig
+from torchp2p.train.presets import stored_config
 
 TEST_PHASES = ("test", "val")
 
@@ -38,42 +42,73 @@ class Checkpoint:
     """
 
     generator: nn.Module
-    config: TrainConfig
+    config: RunConfig
     path: Path
     label: str
 
+    def pix2pixHD(self, command: str) -> HDTrainConfig:
+        """The configuration, for a command that is of use to pix2pixHD alone.
 
-def open_checkpoint(path: str, epoch: str = "latest") -> Checkpoint:
+        Raises:
+            UsageError: it is of another model.
+        """
+        if not isinstance(self.config, HDTrainConfig):
+            raise UsageError(f"{command} is for pix2pixHD, {self.path} is of pix2pix")
+        return self.config
+
+
+def open_checkpoint(
+    path: str, epoch: str = "latest", *, label_nc: int | None = None, no_instance: bool = False
+) -> Checkpoint:
     """Open a run's folder (at ``epoch``) or a ``.pth`` file, of this package or of the original project.
+
+    Args:
+        label_nc, no_instance: of a bare pix2pixHD file, whose tensors may not tell.
 
     Raises:
         FileNotFoundError: there is no such checkpoint; a folder's message lists those it holds.
         ValueError: not a generator, or damaged.
+        UsageError: the options of a bare file are missing, or some were given for a file that carries its own.
     """
-    file = Path(path)
-    if file.is_dir():
-        file = file / f"{epoch}_net_G.pth"
-        if not file.exists():
-            held = sorted(each.name.removesuffix("_net_G.pth") for each in Path(path).glob("*_net_G.pth"))
-            raise FileNotFoundError(
-                f"{path} holds no generator of epoch {epoch!r}; it has: {', '.join(held) or 'none'}"
-            )
+    file = weights_file(path, epoch)
     label = file.name.removesuffix(".pth").removesuffix("_net_G")
     stored = load_config(file)
     if stored:
-        config = TrainConfig.from_mapping({**stored, "device": "auto"})
-        generator = generator_from_config(config.as_dict())
+        if label_nc is not None or no_instance:
+            raise UsageError(f"--label_nc and --no_instance are for files without options, {file} carries its own")
+        config = stored_config(stored, device="auto")
+        of_labels = isinstance(config, HDTrainConfig)
+        generator: nn.Module = (hd_generator_from_config if of_labels else generator_from_config)(config.as_dict())
         load_state_dict_compatible(generator, load_weights(file))
         return Checkpoint(generator, config, file, label)
     generator = generator_from_weights(file)
     described = describe_state_dict(load_weights(file)) or {}
-    told = {key: value for key, value in described.items() if key in TrainConfig.fields()}
     name = file.parent.name.strip(".") or file.stem
+    if described["netG"] in HD_GENERATORS:
+        return Checkpoint(generator, pix2pixhd_config(file, name, described, label_nc, no_instance), file, label)
+    told = {key: value for key, value in described.items() if key in TrainConfig.fields()}
     return Checkpoint(generator, TrainConfig.from_mapping({"name": name, **told}), file, label)
 
 
+def weights_file(path: str, epoch: str, network: str = "G") -> Path:
+    """The file of a network: in a run's folder that of ``epoch``, else ``path`` itself.
+
+    Raises:
+        FileNotFoundError: the folder does not hold it; the message lists those it holds.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return folder
+    file = folder / f"{epoch}_net_{network}.pth"
+    if not file.exists():
+        what = {"G": "generator", "E": "encoder"}[network]
+        held = sorted(each.name.removesuffix(f"_net_{network}.pth") for each in folder.glob(f"*_net_{network}.pth"))
+        raise FileNotFoundError(f"{path} holds no {what} of epoch {epoch!r}; it has: {', '.join(held) or 'none'}")
+    return file
+
+
 def unseen_dataset(
-    checkpoint: Checkpoint, dataroot: str | None, *, single: bool = False, num_test: int | None, **changes: Any
+    config: TrainConfig, dataroot: str | None, *, single: bool = False, num_test: int | None, **changes: Any
 ) -> PairedDataset:
     """Data like those of the training, from its test (or val) folder or from ``dataroot`` itself.
 
@@ -90,7 +125,6 @@ def unseen_dataset(
     if num_test is not None and num_test < 1:
         raise UsageError(f"--num_test must be at least 1, got {num_test}")
     options: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
-    config = checkpoint.config
     if config.dataset_mode == "demo" and dataroot is None:
         return build_dataset(dataclasses.replace(config, **{"phase": "test", "max_dataset_size": num_test, **options}))
     root = Path(dataroot if dataroot is not None else config.dataroot)

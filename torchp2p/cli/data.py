@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
-from rich.progress import Progress
 
+from torchp2p.cli.label_maps import phases_of
 from torchp2p.cli.parsing import UsageError, make_parser, nearest, parse
-from torchp2p.data import build_dataset, check_files, combine_cityscapes, combine_folders, contact_sheet
+from torchp2p.cli.progress import progress_bar
+from torchp2p.data import (
+    build_dataset,
+    build_labelled_dataset,
+    check_files,
+    combine_cityscapes,
+    combine_folders,
+    contact_sheet,
+)
 from torchp2p.data.demo import write_dataset
-from torchp2p.train.config import TrainConfig
+from torchp2p.data.epochs import EpochDataset
+from torchp2p.train import HDTrainConfig, TrainConfig
 
 _CONSOLE = Console(highlight=False, markup=False, soft_wrap=True)
 
@@ -43,7 +52,7 @@ def _pairs(arguments: list[str]) -> int:
     parser.add_argument("--b_suffix", type=str, default="", help="end of the names in B that A does not have")
     given = parse(parser, arguments)
     size = None if given.size is None else _size(given.size)
-    with _progress("join") as progress:
+    with progress_bar(_CONSOLE, "join") as progress:
         written = combine_folders(
             given.A, given.B, given.out, size, a_suffix=given.a_suffix, b_suffix=given.b_suffix,
             extension=given.extension, overwrite=given.overwrite, progress=progress,
@@ -59,7 +68,7 @@ def _cityscapes(arguments: list[str]) -> int:
     _add_output(parser, "256x256", "HEIGHTxWIDTH of each half")
     parser.add_argument("--unknown", type=int, help="label to show ids outside 0..34 as; left out, they are an error")
     given = parse(parser, arguments)
-    with _progress("join") as progress:
+    with progress_bar(_CONSOLE, "join") as progress:
         written = combine_cityscapes(
             given.labels, given.photos, given.out, _size(given.size), unknown=given.unknown,
             extension=given.extension, overwrite=given.overwrite, progress=progress,
@@ -73,13 +82,18 @@ def _check(arguments: list[str]) -> int:
     parser.add_argument("dataroot", type=str, help="folder of the data")
     parser.add_argument("--sheet", type=str, help="where the contact sheet goes (PNG); left out, none is drawn")
     parser.add_argument("--count", type=int, default=24, help="pairs on the contact sheet")
-    for name in ("dataset_mode", "phase", "direction", "input_nc", "output_nc"):
-        default = getattr(TrainConfig(), name)
-        parser.add_argument(f"--{name}", type=type(default), default=default, help="as in training")
+    parser.add_argument("--dataset_mode", type=str, help="as in training; aligned, or labelled for label maps")
+    for name in ("phase", "direction", "unknown_label"):
+        parser.add_argument(f"--{name}", type=str, help="as in training")
+    for name in ("input_nc", "output_nc", "label_nc"):
+        parser.add_argument(f"--{name}", type=int, help="as in training")
+    for name in ("no_instance", "load_features"):
+        parser.add_argument(f"--{name}", type=bool, help="as in training")
     given = parse(parser, arguments)
-    options = {key: value for key, value in vars(given).items() if key not in ("sheet", "count")}
-    dataset = build_dataset(TrainConfig.from_mapping(options))
-    with _progress("decode") as progress:
+    dataset = _dataset({
+        key: value for key, value in vars(given).items() if key not in ("sheet", "count") and value is not None
+    })  # fmt: skip
+    with progress_bar(_CONSOLE, "decode") as progress:
         problems = check_files(dataset, progress=progress)
     for problem in problems:
         _CONSOLE.print(problem.reason)
@@ -88,6 +102,22 @@ def _check(arguments: list[str]) -> int:
         contact_sheet(dataset.unaugmented(), given.sheet, given.count)
         _CONSOLE.print(f"contact sheet: {Path(given.sheet).resolve()}")
     return 1 if problems else 0
+
+
+def _dataset(options: dict[str, Any]) -> EpochDataset[Any]:
+    """Of label maps where the options or the folders say so, of pairs otherwise."""
+    root = Path(options["dataroot"])
+    if "dataset_mode" not in options and "label_nc" not in options:
+        if phases_of(root, rgb=False):
+            options |= {"label_nc": HDTrainConfig.label_nc}
+        elif phases_of(root, rgb=True):
+            options |= {"label_nc": 0, "no_instance": True}
+    if "label_nc" in options:
+        options = {"dataset_mode": "labelled", **options}
+    if options.get("dataset_mode") != "labelled":
+        return build_dataset(TrainConfig.from_mapping(options))
+    features = {"instance_feat": True} if options.get("load_features") else {}
+    return build_labelled_dataset(HDTrainConfig.from_mapping({**options, "no_vgg_loss": True, **features}))
 
 
 def _demo(arguments: list[str]) -> int:
@@ -120,10 +150,3 @@ def _size(text: str) -> tuple[int, int]:
     if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
         raise UsageError(f"--size must be HEIGHTxWIDTH in pixels, such as 256x512, got {text!r}")
     return int(height), int(width)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    with Progress(console=_CONSOLE, disable=not _CONSOLE.is_terminal) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

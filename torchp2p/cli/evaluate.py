@@ -6,7 +6,7 @@ from rich.console import Console
 from torch import Tensor
 
 from torchp2p.cli.checkpoint import device_of, open_checkpoint, unseen_dataset
-from torchp2p.cli.parsing import make_parser, parse
+from torchp2p.cli.parsing import UsageError, make_parser, parse
 from torchp2p.data import build_dataset, check_dataset
 from torchp2p.evaluate import mean_target, pixel_scores
 from torchp2p.models import run_generator
@@ -26,8 +26,11 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--device", type=str, default="auto", help="auto, cpu, cuda, cuda:1, ...")
     given = parse(parser, arguments)
     checkpoint = open_checkpoint(given.checkpoint, given.epoch)
+    config = checkpoint.config
+    if not isinstance(config, TrainConfig):
+        raise UsageError(f"evaluate scores the pairs of pix2pix, {checkpoint.path} is of pix2pixHD: see translate")
     dataset = unseen_dataset(
-        checkpoint, given.folder, num_test=given.num_test, phase=given.phase, direction=given.direction
+        config, given.folder, num_test=given.num_test, phase=given.phase, direction=given.direction
     )
     check_dataset(dataset)
     device = device_of(given.device)
@@ -35,7 +38,7 @@ def run(arguments: list[str]) -> int:
     scores = pixel_scores(
         lambda A, index: run_generator(generator, A.to(device), eval_mode=given.eval, seed=index),
         dataset,
-        _mean_training_target(checkpoint.config),
+        _mean_training_target(config),
     )
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"unseen pairs        {scores.count}")

@@ -9,9 +9,9 @@ import sys
 
 COMMANDS = {
     "train": "train a network on paired images, or continue a training",
-    "translate": "run a trained generator over a folder, into images and an HTML gallery",
+    "translate": "run a trained generator over images or label maps, into images and an HTML gallery",
     "evaluate": "measure a trained generator on unseen pairs",
-    "features": "cluster instance features, convert those of the original",
+    "features": "encode the styles of instances, cluster them, convert those of the original",
     "data": "make side-by-side pairs, check a dataset, draw the demo set",
     "doctor": "show which backend runs each op here, and why not the others",
 }

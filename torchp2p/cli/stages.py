@@ -8,7 +8,7 @@ from rich.console import Console
 
 from torchp2p.data import LabelledFilesDataset, build_labelled_dataset
 from torchp2p.edit import precompute_features
-from torchp2p.models import encoder_from_config, load_state_dict_compatible, load_weights, run_encoder
+from torchp2p.models import encoder_from_weights, run_encoder
 from torchp2p.train import HDTrainConfig, Outcome, RunConfig, train
 from torchp2p.train.stages import Stage, is_done
 from torchp2p.train.state import CheckpointError, has_state, run_folder
@@ -59,10 +59,8 @@ def _precompute(config: RunConfig, console: Console) -> None:
     dataset = build_labelled_dataset(config)
     if not isinstance(dataset, LabelledFilesDataset):
         raise CheckpointError("features are kept beside the files of a dataset, which the demo does not have")
-    encoder = encoder_from_config(config.as_dict())
-    load_state_dict_compatible(encoder, load_weights(run_folder(config) / "latest_net_E.pth"))
     device = config.torch_device()
-    encoder = encoder.to(device)
+    encoder = encoder_from_weights(run_folder(config) / "latest_net_E.pth").to(device)
     with console.status("encoding the features of every image"):
         written = precompute_features(
             lambda image, ids: run_encoder(encoder, image, ids), dataset, label_feat=config.label_feat, device=device

@@ -16,7 +16,7 @@ from torchp2p.data.cache import PlaneCache
 from torchp2p.data.colour import colourise_labels, label_palette
 from torchp2p.data.epochs import DatasetOptions, EpochDataset, check_least
 from torchp2p.data.images import Array, ImageError, PathLike, fit_channels, read_ids, read_image
-from torchp2p.data.labelled_files import find_labelled_files
+from torchp2p.data.labelled_files import LabelledFiles, find_labelled_files
 from torchp2p.data.transforms import PREPROCESS_MODES, LabelledPreprocess, Size, resize, resize_ids
 
 IGNORED_LABEL = 255
@@ -111,6 +111,11 @@ class LabelledDataset(EpochDataset[LabelledSample]):
         """The parts of one sample as stored, (H, W, C), each with the file to blame."""
 
     @property
+    def ignored_label(self) -> int | None:
+        """The label in samples that is no class, where there may be one."""
+        return IGNORED_LABEL if self.options.unknown_label == "ignore" else None
+
+    @property
     def read_options(self) -> list[str | int]:
         """What label ids are allowed."""
         return [self.options.label_nc, self.options.unknown_label]
@@ -198,12 +203,16 @@ class LabelledDataset(EpochDataset[LabelledSample]):
 class LabelledFilesDataset(LabelledDataset):
     """Files matched by name, in the folders of pix2pixHD or of Cityscapes; see `find_labelled_files`.
 
+    Args:
+        options: see `LabelledOptions`.
+        found: the files, where they are not in such folders.
+
     Raises:
         FileNotFoundError, ValueError: as `find_labelled_files`; or an option is out of range.
     """
 
-    def __init__(self, options: LabelledOptions) -> None:
-        self._found = find_labelled_files(
+    def __init__(self, options: LabelledOptions, found: list[LabelledFiles] | None = None) -> None:
+        self._found = found or find_labelled_files(
             Path(options.dataroot),
             options.phase,
             rgb=options.label_nc == 0,

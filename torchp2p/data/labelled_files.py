@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from torchp2p.data.pairs import files_by_name, files_with_suffix, unpaired
+from torchp2p.data.pairs import files_by_name, files_with_suffix, find_images, unpaired
 
 _SUFFIXES = {
     "label": "_gtFine_labelIds",
@@ -56,6 +56,30 @@ def find_labelled_files(
     if phase == "train" or folders["image"].is_dir():
         wanted.append("image")
     found = {part: _find(folders[part], part, native, rgb) for part in wanted}
+    return _matched(folders, found)
+
+
+def find_label_maps(labels: Path, instances: Path | None, *, rgb: bool) -> list[LabelledFiles]:
+    """Find and match label maps, and instance maps, that are in no dataset but in any folders, or in the same.
+
+    Where a folder has names with the suffix of Cityscapes, those alone count.
+
+    Raises:
+        FileNotFoundError: a folder is missing.
+        ValueError: as ``find_labelled_files``.
+    """
+    folders = {"label": labels, "feat": labels.with_name(f"{labels.name}_feat")}
+    if instances is not None:
+        folders["inst"] = instances
+    found = {}
+    for part in folders.keys() - {"feat"}:
+        suffix = _COLOURS if rgb and part == "label" else _SUFFIXES[part]
+        suffixed = any(path.stem.endswith(suffix) for path in find_images(folders[part]))
+        found[part] = files_with_suffix(folders[part], suffix if suffixed else "")
+    return _matched(folders, found)
+
+
+def _matched(folders: dict[str, Path], found: dict[str, dict[str, Path]]) -> list[LabelledFiles]:
     _check_partners(folders, found)
     return [
         LabelledFiles(

@@ -45,7 +45,8 @@ class Clusters(PerClass):
             ValueError: the class has no clusters, or not that many.
         """
         if label not in self.rows:
-            raise ValueError(f"class {label} has no clusters; there are some for {', '.join(map(str, self.rows))}")
+            known = ", ".join(map(str, self.rows)) or "none"
+            raise ValueError(f"class {label} has no clusters; there are some for {known}")
         centres = self.rows[label]
         if not 0 <= index < len(centres):
             raise ValueError(f"cluster of class {label} must be from 0 to {len(centres) - 1}, got {index}")

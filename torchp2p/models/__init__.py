@@ -6,7 +6,13 @@ from torchp2p.models.describe import describe_state_dict
 from torchp2p.models.discriminator import PatchDiscriminator, PixelDiscriminator
 from torchp2p.models.encoder_decoder import EncoderDecoder, encoder_decoder
 from torchp2p.models.global_generator import GlobalGenerator
-from torchp2p.models.hd_inference import encoder_from_config, hd_generator_from_config, run_encoder, synthesize
+from torchp2p.models.hd_inference import (
+    encoder_from_config,
+    encoder_from_weights,
+    hd_generator_from_config,
+    run_encoder,
+    synthesize,
+)
 from torchp2p.models.inference import generator_from_config, generator_from_weights, run_generator
 from torchp2p.models.initialise import init_weights
 from torchp2p.models.inputs import encode_labels
@@ -48,6 +54,7 @@ __all__ = [
     "encode_labels",
     "encoder_decoder",
     "encoder_from_config",
+    "encoder_from_weights",
     "generator_from_config",
     "generator_from_weights",
     "hd_generator_from_config",

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from torchp2p.models.define_hd import define_hd_G
+from torchp2p.models.describe import describe_state_dict
 from torchp2p.models.global_generator import GlobalGenerator
 from torchp2p.models.inference import run_generator
 from torchp2p.models.inputs import encode_labels
 from torchp2p.models.instance_encoder import InstanceEncoder
 from torchp2p.models.local_enhancer import LocalEnhancer
 from torchp2p.models.padding import reflected_to_multiple
+from torchp2p.models.state_dicts import load_state_dict_compatible, load_weights
 
 
 def hd_generator_from_config(config: Mapping[str, Any]) -> GlobalGenerator | LocalEnhancer:
@@ -45,14 +48,36 @@ def encoder_from_config(config: Mapping[str, Any]) -> InstanceEncoder:
     )
 
 
+def encoder_from_weights(path: str | Path) -> InstanceEncoder:
+    """The trained encoder in a ``.pth`` file, of this package or the original project, in evaluation mode.
+
+    Raises:
+        FileNotFoundError, OSError: the file cannot be read.
+        ValueError: it is not the state_dict of an encoder.
+    """
+    weights = load_weights(path)
+    told: dict[str, Any] = dict(describe_state_dict(weights) or {})
+    if told.pop("netE", None) is None:
+        raise ValueError(f"weights file {path} is not that of an encoder of pix2pixHD: its names fit none")
+    net = InstanceEncoder(told["input_nc"], told["feat_num"], told["nef"], told["n_downsample_E"], told["norm"])
+    load_state_dict_compatible(net, weights)
+    return net.eval()
+
+
 def synthesize(
-    generator: nn.Module, label: Tensor, inst: Tensor | None, label_nc: int, feat: Tensor | None = None
+    generator: nn.Module,
+    label: Tensor,
+    inst: Tensor | None,
+    label_nc: int,
+    feat: Tensor | None = None,
+    *,
+    ignored: int | None = None,
 ) -> Tensor:
     """What a generator makes of a label map, without gradient.
 
     Args:
         generator: of ``cat(labels, edges, features)``; a size that does not fit it is padded and cropped back.
-        label, inst, label_nc: as ``encode_labels`` takes them.
+        label, inst, label_nc, ignored: as ``encode_labels`` takes them.
         feat: (N, feat_num, H, W), for a generator that was trained with features.
 
     Returns:
@@ -61,7 +86,7 @@ def synthesize(
     Raises:
         TypeError, ValueError: as ``encode_labels``.
     """
-    seen = encode_labels(label, inst, label_nc)
+    seen = encode_labels(label, inst, label_nc, ignored=ignored)
     return run_generator(generator, seen if feat is None else torch.cat((seen, feat), 1))
 
 

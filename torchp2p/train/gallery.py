@@ -47,8 +47,8 @@ a { color: inherit; }
 td { padding: 0 .5rem 0 0; vertical-align: top; }
 figure { margin: 0; }
 figcaption { font-size: .85rem; opacity: .75; }
-td img { width: 256px; aspect-ratio: auto 1; }
-img { display: block; max-width: 100%; }
+td img { height: 256px; aspect-ratio: auto 1; }
+img { display: block; max-width: 100%; object-fit: contain; }
 @media (prefers-color-scheme: dark) { body { color: #e4e6eb; background: #18191a; } }
 """
 

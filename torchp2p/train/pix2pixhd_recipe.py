@@ -53,8 +53,9 @@ class Pix2PixHDRecipe(Recipe[HDTrainConfig]):
         notes = [] if resuming or not config.load_pretrain else self._pretrain()
         vgg = None if config.no_vgg_loss or config.vgg_weights is None else VGG19Features(config.vgg_weights)
         self._step = Pix2PixHDStep(
-            G, D, E, precision=config.precision, label_nc=config.label_nc, no_instance=config.no_instance,
-            label_feat=config.label_feat, gan_mode=config.gan_mode, n_layers_D=config.n_layers_D, num_D=config.num_D,
+            G, D, E, precision=config.precision, label_nc=config.label_nc, ignored_label=self.dataset.ignored_label,
+            no_instance=config.no_instance, label_feat=config.label_feat, gan_mode=config.gan_mode,
+            n_layers_D=config.n_layers_D, num_D=config.num_D,
             lambda_feat=config.lambda_feat, no_ganFeat_loss=config.no_ganFeat_loss, no_vgg_loss=config.no_vgg_loss,
             vgg=None if vgg is None else vgg.to(self.device), pool_size=config.pool_size, lr=config.lr,
             beta1=config.beta1, fix_global=config.niter_fix_global > 0, max_skipped=config.max_skipped,
@@ -91,7 +92,10 @@ class Pix2PixHDRecipe(Recipe[HDTrainConfig]):
         sample: Mapping[str, Any] = self.dataset.unaugmented().sample(index, 0)
         parts = {part: value for part, value in sample.items() if isinstance(value, Tensor)}
         batch = to_step_batch({part: value[None] for part, value in parts.items()}, self.device)
-        fake = synthesize(self._step.G, batch["label"], batch.get("inst"), self.config.label_nc, self._features(batch))
+        fake = synthesize(
+            self._step.G, batch["label"], batch.get("inst"), self.config.label_nc, self._features(batch),
+            ignored=self.dataset.ignored_label,
+        )  # fmt: skip
         return self._pictures(parts, fake[0])
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:

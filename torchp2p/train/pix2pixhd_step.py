@@ -48,6 +48,7 @@ class Pix2PixHDStep:
         precision: ``float32``, or ``bfloat16`` or ``float16`` for autocast (parameters, statistics and losses stay
             float32); ``float16`` scales the losses of G and of D, each by a GradScaler of its own.
         label_nc: number of labels; 0 where ``label`` is an image.
+        ignored_label: an id that is no label, and 0 in every channel; None for none.
         no_instance: no edges among the inputs.
         label_feat: E pools over labels instead of instances.
         gan_mode: ``lsgan``, ``vanilla`` (with logits) or ``hinge``.
@@ -78,6 +79,7 @@ class Pix2PixHDStep:
         *,
         precision: str = "float32",
         label_nc: int = 35,
+        ignored_label: int | None = None,
         no_instance: bool = False,
         label_feat: bool = False,
         gan_mode: str = "lsgan",
@@ -106,7 +108,8 @@ class Pix2PixHDStep:
             raise ValueError(f"max_skipped must be at least 1, got {max_skipped}")
         self.G, self.D, self.E = G, D, E
         self.vgg = None if no_vgg_loss else vgg
-        self.label_nc, self.no_instance, self.label_feat = label_nc, no_instance, label_feat
+        self.label_nc, self.ignored_label = label_nc, ignored_label
+        self.no_instance, self.label_feat = no_instance, label_feat
         self.lambda_feat, self.max_skipped = lambda_feat, max_skipped
         self.lr, self.beta1 = lr, beta1
         self.gan_loss = GANLoss(gan_mode)
@@ -162,7 +165,10 @@ class Pix2PixHDStep:
     def _condition(self, batch: Mapping[str, Tensor]) -> Tensor:
         """What both G and D are shown of the labels."""
         inst = None if self.no_instance else _required(batch, "inst")
-        return encode_labels(_required(batch, "label"), inst, self.label_nc, dtype=_required(batch, "image").dtype)
+        return encode_labels(
+            _required(batch, "label"), inst, self.label_nc, ignored=self.ignored_label,
+            dtype=_required(batch, "image").dtype,
+        )  # fmt: skip
 
     def _generate(self, condition: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         real, feat = batch["image"], batch.get("feat")

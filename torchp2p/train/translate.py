@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from torchp2p.data import PairedDataset
-from torchp2p.models import run_generator
+from torchp2p.data import LabelledDataset, PairedDataset, to_rgb, to_step_batch
+from torchp2p.models import run_generator, synthesize
 from torchp2p.train.gallery import ResultGallery
 from torchp2p.train.writer import Writer
 
-_logger = logging.getLogger("torchp2p")
+Style: TypeAlias = Callable[[Mapping[str, Tensor]], Tensor | None]
+"""From a batch of one label map to the features (1, C, H, W) that its generator sees; None where it sees none."""
 
 
 def translate(
@@ -61,5 +62,54 @@ def translate(
             gallery.add(sample["path"], images)
             if progress is not None:
                 progress(index + 1, count)
+        gallery.finish()
+    return folder / "index.html"
+
+
+def translate_labels(
+    generator: nn.Module,
+    dataset: LabelledDataset,
+    folder: Path,
+    styles: Mapping[str, Style],
+    *,
+    title: str,
+    device: torch.device | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write ``images/<name>_{input_label,synthesized_image,real_image}`` and ``index.html`` into ``folder``.
+
+    Args:
+        generator: of pix2pixHD.
+        dataset: its label maps, one at a time; sizes may differ.
+        styles: by label of the picture; every label map is rendered in each, side by side.
+        progress: called with the number done and the number in all.
+
+    Returns:
+        The gallery's page.
+
+    Raises:
+        OSError: the folder cannot be written to.
+        ValueError: a file cannot be read; it is named.
+    """
+    device = device or torch.device("cpu")
+    generator = generator.to(device)
+    plain = dataset.unaugmented()
+    with Writer() as writer:
+        gallery = ResultGallery(folder, title, writer)
+        for index in range(len(plain)):
+            sample = plain.sample(index, 0)
+            batch = to_step_batch({key: value[None] for key, value in sample.items() if torch.is_tensor(value)}, device)
+            label, *real = plain.pictures(sample)
+            images = {"input_label": label}
+            for name, style in styles.items():
+                features = style(batch)
+                made = synthesize(
+                    generator, batch["label"], batch.get("inst"), plain.options.label_nc, features,
+                    ignored=plain.ignored_label,
+                )  # fmt: skip
+                images[name] = to_rgb(made[0])
+            gallery.add(sample["name"], images | dict(zip(("real_image",), real, strict=False)))
+            if progress is not None:
+                progress(index + 1, len(plain))
         gallery.finish()
     return folder / "index.html"
