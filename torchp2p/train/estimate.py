@@ -139,17 +139,14 @@ def measured_sizes(size: Size, multiple: int) -> tuple[Size, ...]:
 def extrapolated(costs: Mapping[Size, Cost], size: Size) -> Cost:
     """The cost at ``size`` on the straight line in the pixels through two others; one of its own is taken as it is.
 
-    Kept gradients are taken off what the line says; the smaller of the two is the least that a training takes, as
-    it holds them with everything else that does not depend on the size. A line that falls, as noise can make it, is
-    taken as level.
+    A line that falls, as noise can make it, is taken as level.
     """
     if size in costs:
         return costs[size]
     (few, small), (many, large) = sorted((math.prod(measured), cost) for measured, cost in costs.items())
     further = (math.prod(size) - many) / (many - few)
-    peak_bytes = large.peak_bytes + further * max(0, large.peak_bytes - small.peak_bytes) - large.kept_bytes
-    seconds = large.seconds + further * max(0.0, large.seconds - small.seconds)
-    return Cost(max(round(peak_bytes), small.peak_bytes), seconds)
+    peak_bytes = large.peak_bytes + further * max(0, large.peak_bytes - small.peak_bytes)
+    return Cost(round(peak_bytes), large.seconds + further * max(0.0, large.seconds - small.seconds))
 
 
 def _phases(config: RunConfig) -> list[tuple[str, int, RunConfig]]:

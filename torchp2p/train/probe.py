@@ -39,12 +39,10 @@ class Cost:
     Attributes:
         peak_bytes: the most memory of the process on the CPU, the most reserved by torch on CUDA.
         seconds: of one step.
-        kept_bytes: of the peak, gradients that a training does not have when it needs the most for large images.
     """
 
     peak_bytes: int
     seconds: float
-    kept_bytes: int = 0
 
 
 def measure(config: RunConfig, size: Size, *, keep_gradients: bool = False) -> Cost:
@@ -53,9 +51,9 @@ def measure(config: RunConfig, size: Size, *, keep_gradients: bool = False) -> C
     Nothing is read but VGG's weights, and nothing is written.
 
     Args:
-        keep_gradients: of G, if it is that of pix2pixHD, whose step frees them before it needs the most. Small
-            images need the most after that, when the gradients are back; so memory is a straight line in the
-            pixels only where the gradients are always there.
+        keep_gradients: of G, if it is that of pix2pixHD. Its step needs the most memory for large images before
+            they are there, and for small ones after that: only with them in both is it a straight line in the
+            pixels. What they leave when they are freed is in small pieces, so a training gains little by it.
 
     Raises:
         OSError: there is not enough memory.
@@ -78,7 +76,8 @@ def run_steps(config: RunConfig, size: Size, threads: int, keep_gradients: bool)
     if device.type == "cpu":
         tune_cpu_memory()
     step, batch = _step(config), random_batch(config, size)
-    kept_bytes = _keep_gradients(step) if keep_gradients and isinstance(step, Pix2PixHDStep) else 0
+    if keep_gradients and isinstance(step, Pix2PixHDStep):
+        step.optimizer_G = _KeepingAdam(step.optimizer_G.param_groups)
     seconds = []
     for _ in range(STEPS):
         began = time.perf_counter()
@@ -87,7 +86,7 @@ def run_steps(config: RunConfig, size: Size, threads: int, keep_gradients: bool)
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
         _fill(step.pool)
-    return Cost(_peak_bytes(device), min(seconds[1:]), kept_bytes)
+    return Cost(_peak_bytes(device), min(seconds[1:]))
 
 
 def random_batch(config: RunConfig, size: Size) -> dict[str, Tensor]:
@@ -111,17 +110,10 @@ def random_batch(config: RunConfig, size: Size) -> dict[str, Tensor]:
 
 
 class _KeepingAdam(torch.optim.Adam):
-    """Gradients stay allocated from step to step."""
+    """Its gradients stay allocated from step to step."""
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none=False)
-
-
-def _keep_gradients(step: Pix2PixHDStep) -> int:
-    """Those of what is trained with G; returns their bytes."""
-    step.optimizer_G = _KeepingAdam(step.optimizer_G.param_groups)
-    parameters = [parameter for group in step.optimizer_G.param_groups for parameter in group["params"]]
-    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
 
 
 def _step(config: RunConfig) -> Pix2PixStep | Pix2PixHDStep:
