@@ -48,7 +48,8 @@ class Cost:
 def measure(config: RunConfig, size: Size, *, keep_gradients: bool = False) -> Cost:
     """Run steps of ``config`` on images of ``size`` (height, width), with as many threads as there are here.
 
-    Nothing is read but VGG's weights, and nothing is written.
+    Nothing is read but VGG's weights, and nothing is written. The process imports the script that called, so that
+    needs the usual ``if __name__ == "__main__"``.
 
     Args:
         keep_gradients: of G, if it is that of pix2pixHD. Its step needs the most memory for large images before
@@ -59,14 +60,17 @@ def measure(config: RunConfig, size: Size, *, keep_gradients: bool = False) -> C
         OSError: there is not enough memory.
         FileNotFoundError, ValueError: what building the networks and stepping them raises.
     """
+    what = f"a step with images of {size[0]}x{size[1]} (height x width)"
     try:
         # Spawned, so that neither memory nor threads of this process are in it.
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             return pool.submit(run_steps, config, size, torch.get_num_threads(), keep_gradients).result()
-    except (BrokenProcessPool, RuntimeError) as error:
-        if isinstance(error, BrokenProcessPool) or re.search("out of memory|allocate memory", str(error)):
-            raise OSError(f"a step at {size[0]}x{size[1]} needs more memory than there is here") from error
-        raise
+    except BrokenProcessPool as error:
+        raise OSError(f"{what} was killed, as a process is that takes more memory than there is") from error
+    except RuntimeError as error:
+        if not re.search("out of memory|allocate memory", str(error)):
+            raise
+        raise OSError(f"{what} ran out of memory") from error
 
 
 def run_steps(config: RunConfig, size: Size, threads: int, keep_gradients: bool) -> Cost:
