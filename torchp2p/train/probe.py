@@ -10,6 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,7 +115,12 @@ def random_batch(config: RunConfig, size: Size) -> dict[str, Tensor]:
 
 
 class _KeepingAdam(torch.optim.Adam):
-    """Its gradients stay allocated from step to step."""
+    """Its gradients are there from the start and stay."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups)
+        for parameter in (parameter for group in groups for parameter in group["params"]):
+            parameter.grad = torch.zeros_like(parameter)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         super().zero_grad(set_to_none=False)
