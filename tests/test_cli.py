@@ -20,12 +20,21 @@ from torchp2p.cli.main import COMMANDS, main
 from torchp2p.data import read_image
 from torchp2p.models import load_config, load_weights
 from torchp2p.train import PRESETS, HDTrainConfig, RunConfig, TrainConfig, preset
+from torchp2p.train.estimate import Estimate, Phase
 from torchp2p.train.presets import MODELS
+from torchp2p.train.probe import Cost
 
 
 @pytest.fixture(autouse=True)
 def _one_thread(_same_start_for_every_test: None) -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_step_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run names stages and options here; what they take: test_estimate.py."""
+    found = Estimate((8, 8), (Phase("", 1, Cost(1, 1.0)),), ((8, 8),), None)
+    monkeypatch.setattr("torchp2p.cli.estimate.estimate", lambda *arguments, **options: found)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from torchp2p.cli.parsing import UsageError, parse
-from torchp2p.cli.train import _parser
+from torchp2p.cli.training_options import training_parser
 from torchp2p.train import PRESETS, ConfigError, HDTrainConfig, RunConfig, TrainConfig, preset
 from torchp2p.train.presets import MODELS
 from torchp2p.train.run_config import changed_on_resume
@@ -75,13 +75,17 @@ def test_the_default_of_an_option_is_that_of_the_original_pix2pix(option: str, v
 @pytest.mark.parametrize("option", ORIGINAL_NAMES)
 def test_the_original_name_of_an_option_is_a_flag(option: str) -> None:
     value = TrainConfig().as_dict()[option]
-    given = parse(_parser(TrainConfig), [f"--{option}", "3" if value is None else str(value)], defaults=False)
+    given = parse(
+        training_parser("train", "", TrainConfig), [f"--{option}", "3" if value is None else str(value)], defaults=False
+    )
     assert given[option] == (3 if value is None else value)
 
 
 @pytest.mark.parametrize("kind", MODELS.values())
 def test_every_field_is_a_flag_with_a_line_of_help(kind: type[RunConfig]) -> None:
-    helps = {flag: action.help for action in _parser(kind)._actions for flag in action.option_strings}
+    helps = {
+        flag: action.help for action in training_parser("train", "", kind)._actions for flag in action.option_strings
+    }
     for field in kind.fields():
         text = helps[f"--{field}"]
         assert text, f"--{field} has no help"
@@ -208,4 +212,4 @@ def test_what_may_change_on_resume_are_fields() -> None:
 
 def test_an_unknown_flag_suggests_the_nearest() -> None:
     with pytest.raises(UsageError, match=r"^--lambda_l1 is not an option; did you mean '--lambda_L1'\?$"):
-        parse(_parser(TrainConfig), ["--lambda_l1", "3"])
+        parse(training_parser("train", "", TrainConfig), ["--lambda_l1", "3"])

@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from torchp2p.cli.label_maps import phases_of
-from torchp2p.cli.parsing import UsageError, make_parser, nearest, parse
+from torchp2p.cli.parsing import UsageError, make_parser, nearest, parse, parse_size
 from torchp2p.cli.progress import progress_bar
 from torchp2p.data import (
     build_dataset,
@@ -51,7 +51,7 @@ def _pairs(arguments: list[str]) -> int:
     parser.add_argument("--a_suffix", type=str, default="", help="end of the names in A that B does not have")
     parser.add_argument("--b_suffix", type=str, default="", help="end of the names in B that A does not have")
     given = parse(parser, arguments)
-    size = None if given.size is None else _size(given.size)
+    size = None if given.size is None else parse_size(given.size)
     with progress_bar(_CONSOLE, "join") as progress:
         written = combine_folders(
             given.A, given.B, given.out, size, a_suffix=given.a_suffix, b_suffix=given.b_suffix,
@@ -70,7 +70,7 @@ def _cityscapes(arguments: list[str]) -> int:
     given = parse(parser, arguments)
     with progress_bar(_CONSOLE, "join") as progress:
         written = combine_cityscapes(
-            given.labels, given.photos, given.out, _size(given.size), unknown=given.unknown,
+            given.labels, given.photos, given.out, parse_size(given.size), unknown=given.unknown,
             extension=given.extension, overwrite=given.overwrite, progress=progress,
         )  # fmt: skip
     _CONSOLE.print(f"{len(written)} pairs written to {given.out}")
@@ -133,7 +133,7 @@ def _demo(arguments: list[str]) -> int:
     for name, least in (("count", 1), ("seed", 0)):
         if given[name] < least:
             raise UsageError(f"--{name} must be at least {least}, got {given[name]}")
-    write_dataset(given.out, given.count, _size(given.size), given.seed, phase=given.phase)
+    write_dataset(given.out, given.count, parse_size(given.size), given.seed, phase=given.phase)
     _CONSOLE.print(f"{given.count} scenes written to {given.out}")
     return 0
 
@@ -143,10 +143,3 @@ def _add_output(parser: ArgumentParser, size: str | None, size_help: str) -> Non
     parser.add_argument("--size", type=str, default=size, help=size_help)
     parser.add_argument("--extension", type=str, default=".png", help=".png, .jpg (quality 100, 4:4:4) or .tif")
     parser.add_argument("--overwrite", type=bool, default=False, help="replace files that exist")
-
-
-def _size(text: str) -> tuple[int, int]:
-    height, cross, width = text.lower().partition("x")
-    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
-        raise UsageError(f"--size must be HEIGHTxWIDTH in pixels, such as 256x512, got {text!r}")
-    return int(height), int(width)

@@ -9,6 +9,7 @@ import sys
 
 COMMANDS = {
     "train": "train a network on paired images, or continue a training",
+    "estimate": "say what memory and time a training will take",
     "translate": "run a trained generator over images or label maps, into images and an HTML gallery",
     "evaluate": "measure a trained generator on unseen pairs",
     "features": "encode the styles of instances, cluster them, convert those of the original",

@@ -81,6 +81,18 @@ def read_yaml(path: str) -> dict[str, Any]:
     return values
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH as (height, width).
+
+    Raises:
+        UsageError: it is something else.
+    """
+    height, cross, width = text.lower().partition("x")
+    if not (cross and height.isdigit() and width.isdigit() and int(height) and int(width)):
+        raise UsageError(f"--size must be HEIGHTxWIDTH in pixels, such as 256x512, got {text!r}")
+    return int(height), int(width)
+
+
 def nearest(word: str, choices: Sequence[str]) -> str:
     """``; did you mean 'x'?``, or nothing where no choice is near."""
     close = difflib.get_close_matches(word, choices, n=1)

@@ -43,16 +43,6 @@ def train_stages(stages: Sequence[Stage], *, resume: bool, console: Console) -> 
     return outcome
 
 
-def print_stages(stages: Sequence[Stage], console: Console) -> None:
-    """What the stages would be."""
-    for number, stage in enumerate(stages, 1):
-        config = stage.config
-        console.print(
-            f"# stage {number} of {len(stages)}: {stage.title}; {config.epochs} epochs in {run_folder(config)}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
-
-
 def _precompute(config: RunConfig, console: Console) -> None:
     """The feature maps that the encoder of a finished stage makes of its data."""
     assert isinstance(config, HDTrainConfig)

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
-from pathlib import Path
-from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 
-from torchp2p.cli.parsing import UsageError, make_parser, parse, parse_mapping, read_yaml
-from torchp2p.cli.stages import print_stages, train_stages
-from torchp2p.train import PRESETS, Outcome, RunConfig
-from torchp2p.train.presets import MODELS, config_class, stored_config
+from torchp2p.cli.estimate import add_size, print_estimates
+from torchp2p.cli.parsing import UsageError, parse
+from torchp2p.cli.stages import train_stages
+from torchp2p.cli.training_options import training_configuration, training_model, training_parser
+from torchp2p.train import Outcome, RunConfig
+from torchp2p.train.presets import MODELS
 from torchp2p.train.stages import stages_of
-from torchp2p.train.state import has_state, read_state, run_folder
-
-_NOT_FIELDS = ("config", "resume", "dry_run", "model", "preset")
 
 
 def run(arguments: list[str]) -> int:
     """Train; returns 0, or 128 + the signal that stopped it after saving."""
-    kind = _kind(arguments)
-    parser = _parser(kind)
+    kind = training_model(arguments)
+    parser = training_parser("train", "Train pix2pix on paired images, or pix2pixHD on label maps and images.", kind)
+    parser.add_argument("--dry_run", type=bool, default=False, help="print options, stages and estimates, and stop")
+    add_size(parser)
     given = parse(parser, arguments, defaults=False)
-    config = _configuration(parser, given, kind)
-    console = Console()
+    if given.get("size") and not given.get("dry_run"):
+        raise UsageError("--size is for --dry_run; what is trained has the size that load_size and crop_size give")
+    config = training_configuration(parser, given, kind)
     if given.get("dry_run"):
-        model = next(name for name, known in MODELS.items() if known is kind)
-        print(yaml.safe_dump({"model": model, **config.as_dict()}, sort_keys=False), end="")
-        print_stages(stages_of(config), console)
+        _print_plan(config, given.get("size"))
         return 0
+    console = Console()
     outcome = train_stages(stages_of(config), resume=bool(given.get("resume")), console=console)
     _say_how_it_ended(console, outcome)
     if outcome.stopped_by.startswith("SIG"):
@@ -40,67 +37,11 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _kind(arguments: list[str]) -> type[RunConfig]:
-    """Which model is meant, which decides what options there are: by its preset, its name, or what is resumed."""
-    peek = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
-    for flag in ("--preset", "--model", "--config", "--name", "--checkpoints_dir"):
-        peek.add_argument(flag)
-    peek.add_argument("--resume", nargs="?", const="true", default="false")
-    try:
-        seen = vars(peek.parse_known_args(arguments)[0])
-    except argparse.ArgumentError:
-        return config_class(None)  # the whole parser says what is wrong
-    if seen["config"] and Path(seen["config"]).is_file():
-        told = read_yaml(seen["config"])
-        seen |= {key: told.get(key) for key in ("preset", "model", "name") if seen[key] is None}
-    if seen["preset"] is None and seen["model"] is None and seen["resume"] == "true" and seen["name"]:
-        folder = Path(seen["checkpoints_dir"] or RunConfig.checkpoints_dir, seen["name"])
-        return type(stored_config(read_state(folder)["config"], device="auto"))
-    return config_class(seen["preset"], seen["model"])
-
-
-def _parser(kind: type[RunConfig]) -> ArgumentParser:
-    parser = make_parser("train", "Train pix2pix on paired images, or pix2pixHD on label maps and images.")
-    parser.add_argument("--preset", type=str, help=f"starting point: {', '.join(PRESETS)}")
-    parser.add_argument("--model", type=str, help=f"without a preset: {' or '.join(MODELS)}")
-    parser.add_argument("--config", type=str, help="YAML file of options; flags take precedence")
-    parser.add_argument("--resume", type=bool, default=False, help="continue the training in checkpoints_dir/name")
-    parser.add_argument("--dry_run", type=bool, default=False, help="print the resolved options and stages, and stop")
-    parser.add_class_arguments(kind)
-    return parser
-
-
-def _configuration(parser: ArgumentParser, given: Namespace, kind: type[RunConfig]) -> RunConfig:
-    values: dict[str, Any] = {}
-    if given.get("config"):
-        values |= vars(parse_mapping(parser, read_yaml(given["config"]), given["config"]))
-        for key in ("config", "resume", "dry_run"):
-            if key in values:
-                raise UsageError(f"{given['config']}: {key!r} belongs on the command line")
-    values |= vars(given)
-    preset = values.get("preset")
-    values = {key: value for key, value in values.items() if key not in _NOT_FIELDS}
-    if preset is None and not values:
-        raise UsageError("say what to train: a --preset, a --config file, or options such as --dataroot")
-    starting = {} if preset is None else PRESETS[preset]
-    if given.get("resume"):
-        starting = _stored({**starting, **values}, kind)
-    return kind.from_mapping({**starting, **values})
-
-
-def _stored(values: dict[str, Any], kind: type[RunConfig]) -> dict[str, Any]:
-    """What a resumed training was trained with; a preset only says where it is.
-
-    Raises:
-        CheckpointError: there is nothing to resume.
-    """
-    place = {key: values.get(key, getattr(kind, key)) for key in ("checkpoints_dir", "name")}
-    folder = Path(*place.values())
-    if not has_state(folder) and values.get("coarse_to_fine"):
-        stages = stages_of(kind.from_mapping(values))
-        if any(has_state(run_folder(stage.config)) for stage in stages):
-            return values  # the last stage has not begun
-    return {**read_state(folder)["config"], **place}
+def _print_plan(config: RunConfig, size: str | None) -> None:
+    """A YAML file: all options, and as comments the stages with what they take."""
+    model = next(name for name, known in MODELS.items() if known is type(config))
+    print(yaml.safe_dump({"model": model, **config.as_dict()}, sort_keys=False), end="")
+    print_estimates(stages_of(config), size, comment="# ", without_data=True)
 
 
 def _say_how_it_ended(console: Console, outcome: Outcome) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from torchp2p.data import LabelledDataset, build_labelled_dataset, to_rgb, to_step_batch
+from torchp2p.data import IGNORED_LABEL, LabelledDataset, build_labelled_dataset, to_rgb, to_step_batch
 from torchp2p.models import (
     MultiscaleDiscriminator,
     VGG19Features,
@@ -40,27 +40,9 @@ class Pix2PixHDRecipe(Recipe[HDTrainConfig]):
     def build(self, *, resuming: bool = False) -> list[str]:
         """Make the step, from nothing or from another training."""
         config = self.config
-        torch.manual_seed(config.seed)
-        G = hd_generator_from_config(config.as_dict()).to(self.device)
-        D = MultiscaleDiscriminator(
-            config.condition_nc + config.output_nc, config.ndf, config.n_layers_D, config.num_D, config.norm,
-            get_interm_feat=not config.no_ganFeat_loss,
-        ).to(self.device)  # fmt: skip
-        self.networks = {"G": G, "D": D}
-        if config.keeps_encoder:
-            self.networks["E"] = encoder_from_config(config.as_dict()).to(self.device)
-        E = self.networks["E"] if config.has_encoder else None
+        self.networks = build_hd_networks(config)
         notes = [] if resuming or not config.load_pretrain else self._pretrain()
-        vgg = None if config.no_vgg_loss or config.vgg_weights is None else VGG19Features(config.vgg_weights)
-        self._step = Pix2PixHDStep(
-            G, D, E, precision=config.precision, label_nc=config.label_nc, ignored_label=self.dataset.ignored_label,
-            no_instance=config.no_instance, label_feat=config.label_feat, gan_mode=config.gan_mode,
-            n_layers_D=config.n_layers_D, num_D=config.num_D,
-            lambda_feat=config.lambda_feat, no_ganFeat_loss=config.no_ganFeat_loss, no_vgg_loss=config.no_vgg_loss,
-            vgg=None if vgg is None else vgg.to(self.device), pool_size=config.pool_size, lr=config.lr,
-            beta1=config.beta1, fix_global=config.niter_fix_global > 0, max_skipped=config.max_skipped,
-            seed=config.seed,
-        )  # fmt: skip
+        self._step = build_hd_step(config, self.networks)
         if config.cache_mb:
             self.dataset.preload()
         return notes
@@ -130,3 +112,36 @@ class Pix2PixHDRecipe(Recipe[HDTrainConfig]):
         height, width = label.shape[:2]
         made = to_rgb(fake[:, :height, :width])
         return {"input_label": label, "synthesized_image": made, "real_image": real}
+
+
+def build_hd_networks(config: HDTrainConfig) -> dict[str, nn.Module]:
+    """G, D and, where checkpoints hold one, E, seeded, on the configuration's device."""
+    torch.manual_seed(config.seed)
+    networks: dict[str, nn.Module] = {
+        "G": hd_generator_from_config(config.as_dict()),
+        "D": MultiscaleDiscriminator(
+            config.condition_nc + config.output_nc, config.ndf, config.n_layers_D, config.num_D, config.norm,
+            get_interm_feat=not config.no_ganFeat_loss,
+        ),
+    }  # fmt: skip
+    if config.keeps_encoder:
+        networks["E"] = encoder_from_config(config.as_dict())
+    return {name: net.to(config.torch_device()) for name, net in networks.items()}
+
+
+def build_hd_step(config: HDTrainConfig, networks: Mapping[str, nn.Module]) -> Pix2PixHDStep:
+    """Optimisers and losses as the configuration says, around networks of ``build_hd_networks``.
+
+    Raises:
+        FileNotFoundError, ValueError: of the weights of VGG.
+    """
+    vgg = None if config.no_vgg_loss or config.vgg_weights is None else VGG19Features(config.vgg_weights)
+    return Pix2PixHDStep(
+        networks["G"], networks["D"], networks["E"] if config.has_encoder else None, precision=config.precision,
+        label_nc=config.label_nc, ignored_label=IGNORED_LABEL if config.unknown_label == "ignore" else None,
+        no_instance=config.no_instance, label_feat=config.label_feat,
+        gan_mode=config.gan_mode, n_layers_D=config.n_layers_D, num_D=config.num_D, lambda_feat=config.lambda_feat,
+        no_ganFeat_loss=config.no_ganFeat_loss, no_vgg_loss=config.no_vgg_loss,
+        vgg=None if vgg is None else vgg.to(config.torch_device()), pool_size=config.pool_size, lr=config.lr,
+        beta1=config.beta1, fix_global=config.niter_fix_global > 0, max_skipped=config.max_skipped, seed=config.seed,
+    )  # fmt: skip

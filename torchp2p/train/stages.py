@@ -18,11 +18,13 @@ class Stage:
         title: what it trains, in words.
         config: of the run.
         features: whether the run reads features that the encoder of the stage before has to make first.
+        shrink: how many times smaller its images are, in height and width, than those of the last stage.
     """
 
     title: str
     config: RunConfig
     features: bool = False
+    shrink: int = 1
 
 
 def stages_of(config: RunConfig) -> list[Stage]:
@@ -44,7 +46,7 @@ def stages_of(config: RunConfig) -> list[Stage]:
     fine = dataclasses.replace(
         config, coarse_to_fine=False, load_pretrain=str(run_folder(coarse)), which_epoch="latest"
     )
-    return [Stage(_title(coarse), coarse), Stage(_title(fine), fine, features=config.load_features)]
+    return [Stage(_title(coarse), coarse, shrink=halved), Stage(_title(fine), fine, features=config.load_features)]
 
 
 def is_done(config: RunConfig) -> bool:
