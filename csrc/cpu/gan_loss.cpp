@@ -5,6 +5,7 @@
 //           double, and the doubles are added in order, so the loss does not depend on the threads.
 
 #include <cmath>
+#include <type_traits>
 
 #include "buffer.h"
 #include "isa.h"
@@ -18,6 +19,7 @@ namespace TORCHP2P_ISA {
 namespace {
 
 constexpr std::int64_t kPiece = 8192, kBlock = 1024;
+constexpr int kSums = 4;
 
 template <class A> struct Term {
   Vec<A> loss, slope;
@@ -47,43 +49,54 @@ inline Term<float> softplus(Vec<float> q) {
 }
 
 // sign is -1 for target real and +1 for fake: with q = sign * p, all modes but lsgan are one function of q.
-template <class A> inline Term<A> term(GanLoss mode, Vec<A> p, A sign, A target) {
-  switch (mode) {
-    case GanLoss::kVanilla: {
-      const Term<A> t = softplus(p * sign);
-      return {t.loss, t.slope * sign};
-    }
-    case GanLoss::kLsgan: return {(p - target) * (p - target), 2 * (p - target)};
-    case GanLoss::kHinge: {
-      const Vec<A> margin = p * sign + 1;
-      return {margin < 0 ? Vec<A>{} : margin, margin <= 0 ? Vec<A>{} : broadcast(sign)};
-    }
-    case GanLoss::kLinear: break;
+template <GanLoss kMode, class A> inline Term<A> term(Vec<A> p, A sign, A target) {
+  if constexpr (kMode == GanLoss::kVanilla) {
+    const Term<A> t = softplus(p * sign);
+    return {t.loss, t.slope * sign};
+  }
+  if constexpr (kMode == GanLoss::kLsgan) return {(p - target) * (p - target), 2 * (p - target)};
+  if constexpr (kMode == GanLoss::kHinge) {
+    const Vec<A> margin = p * sign + 1;
+    return {margin < 0 ? Vec<A>{} : margin, margin <= 0 ? Vec<A>{} : broadcast(sign)};
   }
   return {p * sign, broadcast(sign)};
 }
 
+template <class Body> inline void with_mode(GanLoss mode, const Body& body) {
+  switch (mode) {
+    case GanLoss::kVanilla: return body(std::integral_constant<GanLoss, GanLoss::kVanilla>{});
+    case GanLoss::kLsgan: return body(std::integral_constant<GanLoss, GanLoss::kLsgan>{});
+    case GanLoss::kHinge: return body(std::integral_constant<GanLoss, GanLoss::kHinge>{});
+    case GanLoss::kLinear: return body(std::integral_constant<GanLoss, GanLoss::kLinear>{});
+  }
+}
+
 // Sum of the losses of `size` values; their slopes times `scale` where wanted.
-template <class T, class A = Accumulator<T>>
-double piece(const GanLossParams& params, const T* p, A* slopes, std::int64_t size, double scale) {
-  const A sign = params.target_is_real ? A(-1) : A(1), target = params.target_is_real ? A(1) : A(0);
+template <GanLoss kMode, class T, class A = Accumulator<T>>
+double piece(bool target_is_real, const T* p, A* slopes, std::int64_t size, double scale) {
+  constexpr std::int64_t kStep = kLanes<A>;
+  const A sign = target_is_real ? A(-1) : A(1), target = target_is_real ? A(1) : A(0);
+  const auto take = [&](std::int64_t i, Vec<A>& sum) {
+    const Term<A> t = term<kMode, A>(load(p + i), sign, target);
+    sum += t.loss;
+    if (slopes) store(slopes + i, t.slope * static_cast<A>(scale));
+  };
   double total = 0;
   for (std::int64_t begin = 0; begin < size; begin += kBlock) {
     const std::int64_t end = begin + kBlock < size ? begin + kBlock : size;
-    Vec<A> sum{};
-    for (std::int64_t i = begin; i < end; i += kLanes<A>) {
-      const int lanes = end - i < kLanes<A> ? static_cast<int>(end - i) : kLanes<A>;
-      const bool whole = lanes == kLanes<A>;
-      const Term<A> t = term<A>(params.mode, whole ? load(p + i) : load_some(p + i, lanes, Vec<A>{}), sign, target);
-      if (whole) {
-        sum += t.loss;
-        if (slopes) store(slopes + i, t.slope * static_cast<A>(scale));
-      } else {
-        for (int lane = 0; lane < lanes; ++lane) total += static_cast<double>(t.loss[lane]);
-        if (slopes) store_some(slopes + i, t.slope * static_cast<A>(scale), lanes);
-      }
+    Vec<A> sum[kSums] = {};  // several, so that an addition need not wait for the one before
+    std::int64_t i = begin;
+    for (; i + kSums * kStep <= end; i += kSums * kStep) {
+#pragma GCC unroll 4
+      for (int k = 0; k < kSums; ++k) take(i + k * kStep, sum[k]);
     }
-    total += sum_lanes<A>(sum);
+    for (; i + kStep <= end; i += kStep) take(i, sum[0]);
+    total += sum_lanes<A>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    if (i == end) continue;
+    const int lanes = static_cast<int>(end - i);
+    const Term<A> t = term<kMode, A>(load_some(p + i, lanes, Vec<A>{}), sign, target);
+    for (int lane = 0; lane < lanes; ++lane) total += static_cast<double>(t.loss[lane]);
+    if (slopes) store_some(slopes + i, t.slope * static_cast<A>(scale), lanes);
   }
   return total;
 }
@@ -103,7 +116,9 @@ template <class T> Status reduce(const GanLossParams& params) {
     const T* p = static_cast<const T*>(map.values) + at.begin;
     auto* slopes = map.slopes ? static_cast<Accumulator<T>*>(map.slopes) + at.begin : nullptr;
     const double scale = 1.0 / static_cast<double>(map.count);
-    sums.piece(0)[number] = scale * piece<T>(params, p, slopes, at.size, scale);
+    with_mode(params.mode, [&](auto mode) {
+      sums.piece(0)[number] = scale * piece<mode.value, T>(params.target_is_real, p, slopes, at.size, scale);
+    });
   });
   *params.loss = 0;
   for (std::int64_t i = 0; i < pieces; ++i) *params.loss += sums.piece(0)[i];
