@@ -1,6 +1,6 @@
 """conv_norm_act in a residual block against plain modules and torch.compile, and the bytes a chain of blocks keeps.
 
-    python -m benchmarks.bench_conv_norm_act [--quick] [--threads N] [--allocator keep]
+    python -m benchmarks.bench_conv_norm_act [--quick] [--threads N] [--allocator keep] [--large]
 
 The convolution is the vendor's for everybody, so the ratio shows what is done around it.
 """
@@ -22,10 +22,9 @@ SHAPES = (
     (1, 256, 64, 64),  # residual blocks at 256 x 256
     (1, 1024, 16, 32),  # of the global generator at 512 x 256
     (1, 1024, 32, 64),  # at 1024 x 512
-    (1, 64, 512, 1024),  # of the local enhancer at 2048 x 1024
 )
+LARGE_SHAPE = (1, 64, 512, 1024)  # of the local enhancer at 2048 x 1024
 CHAIN = 6
-LARGE = 2**22  # values, from which a call takes seconds
 
 Block = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -34,9 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure, show and keep; the bytes are shown only."""
     options = arguments(__doc__).parse_args(argv)
     session = Session(options)
-    for shape in SHAPES[:1] if options.quick else SHAPES:
-        large = shape[1] * shape[2] * shape[3] > LARGE
-        session.run(case(shape), list(providers(shape)), MODES, rounds=5 if large else None)
+    shapes = SHAPES[:1] if options.quick else SHAPES
+    for shape in (*shapes, LARGE_SHAPE) if options.large else shapes:
+        # A call on the large one takes seconds.
+        session.run(case(shape), list(providers(shape)), MODES, rounds=5 if shape == LARGE_SHAPE else None)
     session.save()
     plain, ours = (saved_bytes(block, SHAPES[0]) for block in (eager, native))
     print(f"a chain of {CHAIN} residual blocks at {SHAPES[0]} keeps {plain / 1e6:.1f} MB in plain modules, ", end="")
