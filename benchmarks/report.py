@@ -52,7 +52,13 @@ def tables(rows: Iterable[Record]) -> str:
     Raises:
         ValueError: there are no rows of the kind that is shown.
     """
-    shown = [row for row in rows if row["op"] != "memory" and row["dtype"] in DTYPES and row["mode"] == _mode(row)]
+    rows = list(rows)
+    ours = {(row["op"], _machine(row)) for row in rows if row["provider"] == OURS}
+    shown = [
+        row
+        for row in rows
+        if (row["op"], _machine(row)) in ours and row["dtype"] in DTYPES and row["mode"] == _mode(row)
+    ]
     if not shown:
         raise ValueError("there are no float32 forward_backward rows to show")
     machines = dict.fromkeys(_machine(row) for row in shown)
@@ -76,6 +82,10 @@ def _machine(row: Record) -> tuple[str, str, str]:
     return row["device"], row["torch"], row["allocator"]
 
 
+def _op(row: Record) -> str:
+    return row["op"]
+
+
 def _mode(row: Record) -> str:
     """The mode of an op that is shown: with its gradient, where it has one."""
     return "forward" if row["op"] in WITHOUT_GRADIENT else "forward_backward"
@@ -91,7 +101,7 @@ def _table(machine: tuple[str, str, str], rows: list[Record]) -> str:
         f"| {' | '.join(columns)} |",
         "|---|---|---:|" + "---:|" * len(RIVALS) + "---|",
     ]
-    for op, shape, config in dict.fromkeys((row["op"], row["shape"], row["config"]) for row in rows):
+    for op, shape, config in dict.fromkeys((row["op"], row["shape"], row["config"]) for row in sorted(rows, key=_op)):
         of_case = [row for row in rows if (row["op"], row["shape"], row["config"]) == (op, shape, config)]
         newest_of = {(row["provider"], row["layout"]): row for row in of_case}
         own = newest_of.get((OURS, "contiguous"))
