@@ -172,15 +172,13 @@ template <class T, bool kUniform> class Backward : public KernelBase<T, kUniform
                   Sums<A, kUniform>& sums) const {
     const Coefficient<A, kUniform> mean(k.mean), rstd(k.rstd), weight(k.weight), bias(k.bias);
     const Vec<A> slope = broadcast(static_cast<A>(this->shape_.slope));
-    sums.add([&](Vec<A>* first, Vec<A>* second) {
-      sweep<A, kUniform>(length, this->period_, [&](std::int64_t i, std::int64_t j, auto extent) {
-        const Vec<A> xhat = (get(x + i, extent, mean.at(j)) - mean.at(j)) * rstd.at(j);
-        Vec<A> z = xhat * weight.at(j) + bias.at(j);
-        if (residual != nullptr) z += get(residual + i, extent, Vec<A>{});
-        const Vec<A> gz = through_activation<kAct, A>(get(g + i, extent, Vec<A>{}), z, slope);
-        first[j] += gz;
-        second[j] += gz * xhat;
-      });
+    sums.add(length, [&](std::int64_t i, std::int64_t j, Vec<A>& first, Vec<A>& second, auto extent) {
+      const Vec<A> xhat = (get(x + i, extent, mean.at(j)) - mean.at(j)) * rstd.at(j);
+      Vec<A> z = xhat * weight.at(j) + bias.at(j);
+      if (residual != nullptr) z += get(residual + i, extent, Vec<A>{});
+      const Vec<A> gz = through_activation<kAct, A>(get(g + i, extent, Vec<A>{}), z, slope);
+      first += gz;
+      second += gz * xhat;
     });
   }
 

@@ -88,10 +88,8 @@ template <class T, bool kUniform> class Forward : public KernelBase<T, kUniform>
     const double fresh = static_cast<double>(size / cell);
     Sums<A, kUniform> sums = this->sums(thread);
     sums.clear();
-    sums.add([&](Vec<A>* first, Vec<A>*) {
-      sweep<A, kUniform>(size, this->period_, [&](std::int64_t i, std::int64_t j, auto extent) {
-        first[j] += get(x + i, extent, Vec<A>{});
-      });
+    sums.add(size, [&](std::int64_t i, std::int64_t, Vec<A>& first, Vec<A>&, auto extent) {
+      first += get(x + i, extent, Vec<A>{});
     });
     // The block's mean, rounded: deviations from it are summed too, which makes up for the rounding.
     A* centre = this->coefficients(thread).mean_g;
@@ -99,12 +97,10 @@ template <class T, bool kUniform> class Forward : public KernelBase<T, kUniform>
     this->fill_period(centre);
     const Coefficient<A, kUniform> shift(centre);
     sums.clear();
-    sums.add([&](Vec<A>* first, Vec<A>* second) {
-      sweep<A, kUniform>(size, this->period_, [&](std::int64_t i, std::int64_t j, auto extent) {
-        const Vec<A> s = shift.at(j), d = get(x + i, extent, s) - s;
-        first[j] += d;
-        second[j] += d * d;
-      });
+    sums.add(size, [&](std::int64_t i, std::int64_t slot, Vec<A>& first, Vec<A>& second, auto extent) {
+      const Vec<A> s = shift.at(slot), d = get(x + i, extent, s) - s;
+      first += d;
+      second += d * d;
     });
     for (std::int64_t i = 0; i < cell; ++i) {
       const double off = sums.first(i) / fresh;

@@ -89,21 +89,28 @@ template <class A, bool kUniform> class Sums {
     for (std::int64_t i = 0; i < period_; ++i) first_[i] = second_[i] = 0;
   }
 
-  // add(body) runs body(first, second) with the accumulators as registers where they are few.
-  template <class Body> void add(const Body& body) {
+  // body(offset, slot, first, second, Whole or Some) for every register of `length` values, with the sums of its slot.
+  template <class Body> void add(std::int64_t length, const Body& body) {
     if constexpr (kUniform) {
       Vec<A> first[kUnroll], second[kUnroll];
       for (int k = 0; k < kUnroll; ++k) {
         first[k] = load(first_ + k * kLanes<A>);
         second[k] = load(second_ + k * kLanes<A>);
       }
-      body(first, second);
+      sweep<A, true>(length, period_, [&](std::int64_t i, std::int64_t slot, auto extent) {
+        body(i, slot, first[slot], second[slot], extent);
+      });
       for (int k = 0; k < kUnroll; ++k) {
         store(first_ + k * kLanes<A>, first[k]);
         store(second_ + k * kLanes<A>, second[k]);
       }
+    } else if (period_ == channels_) {
+      add_columns(length, body);
     } else {
-      body(reinterpret_cast<Vec<A>*>(first_), reinterpret_cast<Vec<A>*>(second_));
+      auto *first = reinterpret_cast<Vec<A>*>(first_), *second = reinterpret_cast<Vec<A>*>(second_);
+      sweep<A, false>(length, period_, [&](std::int64_t i, std::int64_t slot, auto extent) {
+        body(i, slot, first[slot], second[slot], extent);
+      });
     }
   }
 
@@ -111,6 +118,38 @@ template <class A, bool kUniform> class Sums {
   double second(std::int64_t channel) const { return folded(second_, channel); }
 
  private:
+  // For channels that are whole registers: a few slots at a time keep their sums in registers, so that an addition
+  // need not wait until the last one is stored; over blocks of pixels that stay in L1 meanwhile.
+  template <class Body> void add_columns(std::int64_t length, const Body& body) {
+    constexpr std::int64_t kBlock = 4096;
+    const std::int64_t slots = period_ / kLanes<A>, step = period_ < kBlock ? kBlock / period_ * period_ : period_;
+    for (std::int64_t begin = 0; begin < length; begin += step) {
+      const std::int64_t end = begin + step < length ? begin + step : length;
+      std::int64_t slot = 0;
+      for (; slot + 8 <= slots; slot += 8) add_slots<8>(slot, begin, end, body);
+      for (; slot + 4 <= slots; slot += 4) add_slots<4>(slot, begin, end, body);
+      for (; slot < slots; ++slot) add_slots<1>(slot, begin, end, body);
+    }
+  }
+
+  template <int kSlots, class Body>
+  void add_slots(std::int64_t slot, std::int64_t begin, std::int64_t end, const Body& body) {
+    constexpr std::int64_t kStep = kLanes<A>;
+    Vec<A> first[kSlots], second[kSlots];
+    for (int k = 0; k < kSlots; ++k) {
+      first[k] = load(first_ + (slot + k) * kStep);
+      second[k] = load(second_ + (slot + k) * kStep);
+    }
+    for (std::int64_t i = begin; i < end; i += period_) {
+#pragma GCC unroll 8
+      for (int k = 0; k < kSlots; ++k) body(i + (slot + k) * kStep, slot + k, first[k], second[k], Whole{});
+    }
+    for (int k = 0; k < kSlots; ++k) {
+      store(first_ + (slot + k) * kStep, first[k]);
+      store(second_ + (slot + k) * kStep, second[k]);
+    }
+  }
+
   double folded(const A* values, std::int64_t channel) const {
     if constexpr (kUniform) {
       constexpr int kStep = kLanes<A>;
