@@ -143,6 +143,34 @@ def test_features_are_made_between_the_stages_and_the_encoder_goes_along(tmp_pat
     assert all(torch.equal(coarse[name], fine[name]) for name in coarse)
 
 
+AHEAD: dict[str, tuple[dict[str, Any], list[str], list[str]]] = {
+    "features beside no files": ({"dataset_mode": "demo"}, [], ["which the demo does not have"]),
+    "features that are there already": ({}, ["train_feat/a.png"], ["train_feat already holds features"]),
+    "features of another size": (
+        {"load_size": 32},
+        [],
+        ["twice the size of the images of the stage before, 16x32 (height x width)", "found 32x64"],
+    ),
+}
+"""What differs from a training with features between its stages, files that are there, and what is said."""
+
+
+@pytest.mark.parametrize(("changes", "there", "said"), AHEAD.values(), ids=AHEAD.keys())
+def test_what_a_later_stage_would_refuse_is_said_before_the_first_begins(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], there: list[str], said: list[str]
+) -> None:
+    write_frame(tmp_path / "data", "a", size=(32, 64))
+    if not there:
+        (tmp_path / "data" / "train_feat" / "a.png").unlink()
+    before = files_of(tmp_path)
+    options = {"dataset_mode": "labelled", "dataroot": tmp_path / "data", "load_size": 64, "resize_or_crop": "none"}
+    command = coarse_to_fine(tmp_path, **{**options, **changes}, instance_feat=True, load_features=True)
+    assert main(command) == 1
+    errors = capsys.readouterr().err
+    assert [part for part in said if part not in errors] == []
+    assert files_of(tmp_path) == before
+
+
 def test_the_coarse_stage_is_what_the_enhancer_is_built_on(tmp_path: Path) -> None:
     config = tiny_hd_config(tmp_path, **LOCAL, coarse_to_fine=True, num_D=3, ngf=4)
     coarse, fine = (stage.config for stage in stages_of(config))

@@ -21,6 +21,7 @@ OPS = tuple(name for name in torchp2p.ops.__all__ if name.islower() and name != 
 _OPTIONAL = {
     "triton": "triton",
     "scikit-image": "color",
+    "scikit-learn": "features",
     "tensorboard": "tensorboard",
     "imageio-ffmpeg": "video",
 }

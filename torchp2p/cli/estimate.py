@@ -87,7 +87,7 @@ def _lines(found: Estimate, config: RunConfig) -> Iterator[str]:
     if found.hours is not None:
         yield f"training  {found.hours:.1f} hours: {found.steps_per_epoch} steps an epoch"
     sizes = " and ".join(map(_shown, found.measured))
-    yield f"found by  steps at {sizes}" + ("" if found.size in found.measured else ", extrapolated")
+    yield f"found by  steps at {sizes}" + (", extrapolated" if len(found.measured) > 1 else "")
 
 
 def _shown(size: Size) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from torchp2p.cli.checkpoint import TEST_PHASES
 from torchp2p.cli.parsing import UsageError
 from torchp2p.data import LabelledDataset, LabelledFilesDataset, LabelledOptions, build_labelled_dataset
 from torchp2p.data.labelled_files import find_label_maps
 from torchp2p.train import HDTrainConfig
 
-_TEST_PHASES = ("test", "val")
 _UNCROPPED = {"crop": "none", "scale_width_and_crop": "scale_width"}
 
 
@@ -49,10 +49,10 @@ def unseen_labels(
     if not demo and not root.is_dir():
         raise FileNotFoundError(f"the folder of label maps {root} does not exist")
     phases = [] if demo else phases_of(root, rgb=config.label_nc == 0)
-    found = phase or ("test" if demo else next((each for each in _TEST_PHASES if each in phases), None))
+    found = phase or ("test" if demo else next((each for each in TEST_PHASES if each in phases), None))
     if found is None and (folder is None or phases):
         held = f", it has {', '.join(phases)}: choose one with --phase" if phases else ""
-        raise UsageError(f"{root} has no phase {' or '.join(_TEST_PHASES)}{held or ': name the folder of label maps'}")
+        raise UsageError(f"{root} has no phase {' or '.join(TEST_PHASES)}{held or ': name the folder of label maps'}")
     if found is not None:
         if instances is not None:
             raise UsageError(f"--instances is for a plain folder of label maps, {root} has phases")

@@ -143,6 +143,15 @@ class LabelledDataset(EpochDataset[LabelledSample]):
             planes["label"] = _known(label, self.options.label_nc, self.options.unknown_label, blame)
         return planes
 
+    def sizes(self, index: int) -> tuple[Size, Size]:
+        """(height, width) of a whole sample, as it is stored and as it is resized.
+
+        Raises:
+            What `read` raises.
+        """
+        height, width = self.read(index)["label"].shape[:2]
+        return (height, width), self._preprocess.resized((height, width))
+
     def preload(self, threads: int = 2) -> int:
         """Fill the cache before the workers of a loader start; returns how many samples it holds.
 

@@ -371,31 +371,15 @@ def _empty_gradients(
 
 
 def _forward_fake(
-    labels: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    dense: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    pad_mode: str,
-    ignore_out_of_range: bool,
-    backend: str,
+    labels: Tensor, weight: Tensor, bias: Any, dense: Tensor | None, stride: Any, padding: Any, *_: Any
 ) -> Tensor:
     return _empty_output(labels, weight, dense, stride, padding)
 
 
 def _backward_fake(
-    grad_y: Tensor,
-    labels: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    dense: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    pad_mode: str,
-    needs: Sequence[bool],
-    backend: str,
+    grad_y: Tensor, labels: Tensor, weight: Tensor, bias: Tensor | None, dense: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
+    *_, needs, _ = rest
     return _empty_gradients(weight, bias, dense, needs)
 
 

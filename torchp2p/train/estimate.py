@@ -43,7 +43,7 @@ class Estimate:
     Attributes:
         size: (height, width) of the images.
         phases: in order.
-        measured: the sizes that steps were run at; another than ``size`` means that it was extrapolated.
+        measured: the sizes that steps were run at: one, that of the images, padded; or two to extrapolate from.
         steps_per_epoch: None where the number of samples is not known.
     """
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -27,7 +28,7 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(ABC):
     """The fields that trainings of all models share; a subclass per model adds its own.
 
     Args:
@@ -161,13 +162,13 @@ class RunConfig:
         return dataclasses.asdict(self)
 
     @property
+    @abstractmethod
     def epochs(self) -> int:
         """Epochs in all."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lr_in_epoch(self, epoch: int) -> float:
         """The learning rate of an epoch, counted from 1."""
-        raise NotImplementedError
 
     def torch_device(self) -> torch.device:
         """The device to train on."""
