@@ -23,6 +23,7 @@ from rich.console import Console
 from torch import Tensor
 
 from benchmarks import machine, results
+from torchp2p.reference.norm_act import memory_format_of
 
 Call = Callable[[], object]
 
@@ -118,7 +119,9 @@ def timed_call(function: Callable[..., Tensor], inputs: Sequence[Tensor], mode: 
     """``function`` of ``inputs`` as it is timed.
 
     Modes: ``forward`` (no_grad), ``forward_grad`` (the graph is recorded and dropped), ``forward_backward``
-    (gradients of all inputs for a given random gradient of the result, in the layout of the result).
+    (gradients of all inputs for a given random gradient of the result). That gradient is channels_last where the first
+    input is, for so a convolution hands it back. Eager's instance norm makes a contiguous result of a channels_last
+    input, but in a channels_last network its gradient comes channels_last all the same.
     """
     if mode == "forward":
 
@@ -133,6 +136,8 @@ def timed_call(function: Callable[..., Tensor], inputs: Sequence[Tensor], mode: 
     if mode != "forward_backward":
         raise ValueError(f"mode must be forward, forward_grad or forward_backward, got {mode!r}")
     gradient = torch.randn_like(function(*leaves))
+    if memory_format_of(inputs[0]) == torch.channels_last:
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
     return lambda: torch.autograd.grad(function(*leaves), leaves, gradient)
 
 

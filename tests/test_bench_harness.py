@@ -14,6 +14,7 @@ from typing import cast
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from benchmarks import (
     bench_feature_matching_loss,
@@ -172,6 +173,29 @@ def test_forward_backward_gives_the_gradient_of_every_input_and_draws_nothing() 
     first, second = cast(tuple[torch.Tensor, torch.Tensor], call())
     assert torch.equal(first, second)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_gradient_is_channels_last_where_the_input_is_whatever_the_layout_of_the_result() -> None:
+    seen = []
+
+    def contiguous_result(x: Tensor) -> Tensor:
+        y = x.contiguous()
+        y.register_hook(lambda grad: seen.append(grad.is_contiguous(memory_format=torch.channels_last)))
+        return y
+
+    x = torch.ones(1, 2, 3, 4).contiguous(memory_format=torch.channels_last)
+    harness.timed_call(contiguous_result, [x], "forward_backward")()
+    assert seen == [True]
+
+
+def test_so_it_comes_to_the_activation_of_an_eager_channels_last_network() -> None:
+    """Which holds although eager's instance norm makes a contiguous activation of a channels_last input."""
+    layers = [nn.Conv2d(4, 8, 3), nn.InstanceNorm2d(8), nn.LeakyReLU(0.2), nn.Conv2d(8, 8, 3)]
+    network = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+    activation = network[:3](torch.randn(1, 4, 16, 16).contiguous(memory_format=torch.channels_last))
+    (gradient,) = torch.autograd.grad(network[3](activation).square().sum(), activation)
+    assert activation.is_contiguous()
+    assert gradient.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_an_unknown_mode_is_refused() -> None:
