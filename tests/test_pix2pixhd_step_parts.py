@@ -10,6 +10,7 @@ from pix2pixhd_case import LABELS, SIZE, Setting, draw_batch
 from plain_pix2pixhd import plain_edges, plain_one_hot
 from torch import Tensor, nn
 
+from torchp2p.models import LabelMap
 from torchp2p.train import Pix2PixHDStep
 
 
@@ -93,9 +94,35 @@ def test_D_convolves_the_labels_once_and_gets_no_gradient_of_them() -> None:
     D.share = lambda condition: shared.append(condition) or share(condition)
     D.register_forward_pre_hook(lambda _module, inputs: images.append(inputs[0]))
     setting.step()(draw_batch())
-    assert [tuple(each.shape) for each in shared] == [(2, LABELS + 1, *SIZE)]
+    (labels,) = shared
+    assert labels.tensor().shape == (2, LABELS + 1, *SIZE)
+    assert not labels.tensor().requires_grad
     assert [tuple(each.shape) for each in images] == [(2, 3, *SIZE)] * 2
-    assert not shared[0].requires_grad
+
+
+@pytest.mark.parametrize(("label_conv", "made"), [(True, 0), (False, 1)])
+def test_no_one_hot_channels_are_made_where_only_the_full_size_is_looked_at(label_conv, made, monkeypatch) -> None:
+    calls, one_hot = [], LabelMap._one_hot
+    monkeypatch.setattr(LabelMap, "_one_hot", lambda self: calls.append(self) or one_hot(self))
+    Setting("global", num_D=1).step(label_conv=label_conv)(draw_batch())
+    assert len(calls) == made
+
+
+@pytest.mark.parametrize("netG", ["global", "local2"])
+def test_the_channels_of_coarser_levels_are_made_once_for_G_and_D(netG: str, monkeypatch) -> None:
+    calls, one_hot = [], LabelMap._one_hot
+    monkeypatch.setattr(LabelMap, "_one_hot", lambda self: calls.append(self) or one_hot(self))
+    Setting(netG, num_D=3, features=True).step()(draw_batch())
+    assert len(calls) == 1
+
+
+def test_a_plain_G_is_shown_one_hot_labels_edges_and_features() -> None:
+    setting = Setting(features=True)
+    seen = []
+    G = setting.plain["G"]
+    G.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    Pix2PixHDStep(G, setting.ours["D"], setting.ours["E"], label_nc=LABELS, no_vgg_loss=True)(draw_batch())
+    assert seen[0].shape[1] == LABELS + 1 + 2
 
 
 def test_a_frozen_global_part_gets_no_gradient_and_builds_no_graph() -> None:

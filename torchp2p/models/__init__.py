@@ -15,7 +15,7 @@ from torchp2p.models.hd_inference import (
 )
 from torchp2p.models.inference import generator_from_config, generator_from_weights, run_generator
 from torchp2p.models.initialise import init_weights
-from torchp2p.models.inputs import encode_labels
+from torchp2p.models.inputs import LabelMap, encode_labels
 from torchp2p.models.instance_encoder import InstanceEncoder
 from torchp2p.models.local_enhancer import LocalEnhancer
 from torchp2p.models.multiscale_discriminator import MultiscaleDiscriminator
@@ -38,6 +38,7 @@ __all__ = [
     "EncoderDecoder",
     "GlobalGenerator",
     "InstanceEncoder",
+    "LabelMap",
     "LocalEnhancer",
     "MultiscaleDiscriminator",
     "PatchDiscriminator",

@@ -7,8 +7,10 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from torchp2p.models.inputs import LabelMap
 from torchp2p.models.layers import ResidualBlock
-from torchp2p.nn.conv_norm_act import chained
+from torchp2p.nn import NormAct
+from torchp2p.nn.conv_norm_act import chained, followed, has_hooks
 from torchp2p.ops import Deferred
 
 
@@ -27,14 +29,24 @@ class Chain(nn.Sequential):
         super().__init__(OrderedDict(layers))
 
     def forward(self, x: Any, *, defer: bool = False) -> Any:
-        """(N, C, H, W) or a Deferred of it in, a tensor out; with ``defer`` what the last layer hands on."""
+        """(N, C, H, W), a Deferred or LabelMap of it in, a tensor out; with ``defer`` what the last layer hands on."""
         layers = iter(self)
+        if isinstance(x, LabelMap):
+            x = _first(x, cast(nn.Conv2d, next(layers)), cast(NormAct, next(layers)))
         for layer in layers:
             if isinstance(layer, ResidualBlock):
                 x = layer(computed(x), defer=True)
             else:
                 x = chained(cast(nn.Conv2d, layer), cast(Any, next(layers)), x, defer=True)
         return x if defer else computed(x)
+
+
+def _first(labels: LabelMap, conv: nn.Conv2d, norm: NormAct) -> Any:
+    """The first link of a chain that begins with labels; with hooks on it, which want to see a tensor, on those."""
+    if has_hooks(conv) or has_hooks(norm):
+        return chained(conv, norm, labels.tensor(), defer=True)
+    bias = None if norm.hides_constants else conv.bias
+    return followed(norm, labels.convolved(conv.weight, bias, conv.stride, conv.padding, conv.padding_mode))
 
 
 def computed(x: Tensor | Deferred) -> Tensor:

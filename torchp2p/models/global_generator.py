@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchp2p.models.chain import Chain
 from torchp2p.models.hd_layers import NORMS, head, hourglass, hourglass_end
 from torchp2p.models.initialise import init_weights
+from torchp2p.models.inputs import LabelMap
 from torchp2p.models.layers import require_choice, require_positive
 
 
@@ -23,8 +24,8 @@ class GlobalGenerator(nn.Module):
         n_blocks_global: residual blocks at the smallest size.
         norm: ``instance`` or ``batch``.
 
-    ``forward``: (N, input_nc, H, W) to (N, output_nc, H, W) in [-1, 1], H and W rounded up to a multiple of
-    ``size_multiple``. Weights start as ``init_weights`` makes them, biases as torch does.
+    ``forward``: (N, input_nc, H, W), or a LabelMap of as many channels, to (N, output_nc, H, W) in [-1, 1], H and W
+    rounded up to a multiple of ``size_multiple``. Weights start as ``init_weights`` makes them, biases as torch does.
 
     Raises:
         ValueError: unknown ``norm``, a count that is not positive.
@@ -51,6 +52,6 @@ class GlobalGenerator(nn.Module):
         self.model = Chain(layers)
         init_weights(self, zero_bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | LabelMap) -> Tensor:
         """Translate the labels; shapes as the class says."""
         return cast(Tensor, self.model(x))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from torchp2p import ops
+from torchp2p.models.pyramid import half, pyramid
 
 
 def encode_labels(
@@ -35,40 +39,116 @@ def encode_labels(
         TypeError: labels, or instance ids, that are not integers.
         ValueError: a shape that does not fit, or an id out of range, which is named with its place.
     """
-    channels = one_hot(label, label_nc, ignored, dtype) if label_nc else label.to(dtype)
-    if inst is None:
-        return channels
-    if inst.shape != (len(label), 1, *label.shape[2:]):
-        raise ValueError(
-            f"inst must be (N, 1, H, W) with the size of label {tuple(label.shape)}, got {tuple(inst.shape)}"
-        )
-    return torch.cat((channels, ops.instance_edges(inst, dtype=dtype)), 1)
+    if label_nc:
+        return LabelMap(label, inst, label_nc, ignored=ignored, dtype=dtype).tensor()
+    channels = label.to(dtype)
+    return channels if inst is None else torch.cat((channels, _edges(label, inst, dtype)), 1)
 
 
-def one_hot(label: Tensor, label_nc: int, ignored: int | None, dtype: torch.dtype) -> Tensor:
-    """Integer ids (N, 1, H, W) to (N, label_nc, H, W), 1 at the channel of the id and 0 elsewhere.
+class LabelMap:
+    """Label ids with the edges between instances, and features if any: what ``encode_labels`` encodes, not encoded.
 
-    The id ``ignored`` has no channel.
+    The first convolution of a network needs no one-hot channels (``ops.label_conv2d``). GlobalGenerator,
+    LocalEnhancer and MultiscaleDiscriminator take a LabelMap in place of ``cat(labels, edges[, features])``; only
+    where a coarser level of the image pyramid is looked at are one-hot channels made, once for all who look.
+
+    Args:
+        label, inst, label_nc, ignored, dtype: as ``encode_labels`` takes them, ``label_nc`` at least 1.
 
     Raises:
-        TypeError: ids that are not integers.
-        ValueError: another shape, or an id out of range, which is named with its place.
+        TypeError, ValueError: as ``encode_labels``.
     """
+
+    def __init__(
+        self,
+        label: Tensor,
+        inst: Tensor | None,
+        label_nc: int,
+        *,
+        ignored: int | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        _check_ids(label, label_nc, ignored)
+        self.label, self.label_nc, self.ignored, self.dtype = label, label_nc, ignored, dtype
+        self.edges = None if inst is None else _edges(label, inst, dtype)
+        self.features: Tensor | None = None
+        self._coarser: list[Tensor] = []  # labels and edges, halved once, twice, ...
+
+    @property
+    def channels(self) -> int:
+        """How many channels ``tensor()`` has."""
+        return self.label_nc + sum(part.shape[1] for part in self._dense())
+
+    def with_features(self, features: Tensor | None) -> LabelMap:
+        """The same labels with other channels (N, C, H, W) behind the edges."""
+        other = copy.copy(self)
+        other.features = None if features is None else features.to(self.dtype)
+        return other
+
+    def tensor(self) -> Tensor:
+        """(N, channels, H, W): one-hot labels, edges and features."""
+        parts = [self._one_hot(), *self._dense()]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def pyramid(self, levels: int) -> list[Any]:
+        """This map, and ``levels - 1`` times the half of ``tensor()``, the finest first."""
+        while len(self._coarser) < levels - 1:
+            self._coarser.append(half(self._coarser[-1] if self._coarser else self.with_features(None).tensor()))
+        coarser = self._coarser[: levels - 1]
+        if self.features is not None:
+            features = pyramid(self.features, levels)[1:]
+            coarser = [torch.cat(pair, 1) for pair in zip(coarser, features, strict=True)]
+        return [self, *coarser]
+
+    def convolved(self, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, pad_mode: str) -> Tensor:
+        """``conv2d(tensor(), weight, bias)``; stride, padding and pad_mode as ``ops.label_conv2d`` takes them."""
+        dense = self._dense()
+        return ops.label_conv2d(
+            self.label, weight, bias, dense=torch.cat(dense, 1) if dense else None, stride=stride, padding=padding,
+            pad_mode=pad_mode, ignore_out_of_range=self.ignored is not None,
+        )  # fmt: skip
+
+    def _dense(self) -> list[Tensor]:
+        return [part for part in (self.edges, self.features) if part is not None]
+
+    def _one_hot(self) -> Tensor:
+        label = self.label.long()
+        found = torch.zeros(len(label), self.label_nc, *label.shape[2:], dtype=self.dtype, device=label.device)
+        if self.ignored is None:
+            return found.scatter_(1, label, 1)
+        return found.scatter_(1, label.clamp(0, self.label_nc - 1), (label != self.ignored).to(self.dtype))
+
+
+def pyramid_of(x: Tensor | LabelMap, levels: int) -> list[Any]:
+    """The pyramid of a tensor or of a LabelMap, which then is its own finest level."""
+    return x.pyramid(levels) if isinstance(x, LabelMap) else pyramid(x, levels)
+
+
+def tensor_of(x: Tensor | LabelMap) -> Tensor:
+    """All channels of a tensor or of a LabelMap."""
+    return x.tensor() if isinstance(x, LabelMap) else x
+
+
+def _check_ids(label: Tensor, label_nc: int, ignored: int | None) -> None:
     if label.is_floating_point() or label.is_complex():
         raise TypeError(f"label must be integer ids with label_nc {label_nc}, got {label.dtype}")
     if label.dim() != 4 or label.shape[1] != 1:
         raise ValueError(f"label must be (N, 1, H, W), got shape {tuple(label.shape)}")
-    label = label.long()
-    outside = (label < 0) | (label >= label_nc)
+    ids = label.long()
+    outside = (ids < 0) | (ids >= label_nc)
     if ignored is not None:
-        outside &= label != ignored
+        outside &= ids != ignored
     if outside.any():
         sample, _, row, column = outside.nonzero()[0].tolist()
         raise ValueError(
-            f"label must be ids 0..{label_nc - 1} (label_nc {label_nc}), got {label[sample, 0, row, column]} "
+            f"label must be ids 0..{label_nc - 1} (label_nc {label_nc}), got {ids[sample, 0, row, column]} "
             f"in sample {sample} at row {row}, column {column}"
         )
-    found = torch.zeros(len(label), label_nc, *label.shape[2:], dtype=dtype, device=label.device)
-    if ignored is None:
-        return found.scatter_(1, label, 1)
-    return found.scatter_(1, label.clamp(0, label_nc - 1), (label != ignored).to(dtype))
+
+
+def _edges(label: Tensor, inst: Tensor, dtype: torch.dtype) -> Tensor:
+    if inst.shape != (len(label), 1, *label.shape[2:]):
+        raise ValueError(
+            f"inst must be (N, 1, H, W) with the size of label {tuple(label.shape)}, got {tuple(inst.shape)}"
+        )
+    return ops.instance_edges(inst, dtype=dtype)

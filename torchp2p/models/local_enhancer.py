@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchp2p.models.chain import Chain, computed
 from torchp2p.models.hd_layers import NORMS, blocks, down, head, hourglass, stem, up
 from torchp2p.models.initialise import init_weights
+from torchp2p.models.inputs import LabelMap, pyramid_of
 from torchp2p.models.layers import require_choice, require_positive
-from torchp2p.models.pyramid import pyramid
 
 
 class LocalEnhancer(nn.Module):
@@ -29,8 +29,8 @@ class LocalEnhancer(nn.Module):
         n_blocks_local: residual blocks of each.
         norm: ``instance`` or ``batch``.
 
-    ``forward``: (N, input_nc, H, W) to (N, output_nc, H, W) in [-1, 1]; H and W multiples of ``size_multiple``.
-    Weights start as ``init_weights`` makes them, biases as torch does.
+    ``forward``: (N, input_nc, H, W), or a LabelMap of as many channels, to (N, output_nc, H, W) in [-1, 1]; H and W
+    multiples of ``size_multiple``. Weights start as ``init_weights`` makes them, biases as torch does.
 
     Raises:
         ValueError: unknown ``norm``, a count that is not positive.
@@ -67,9 +67,9 @@ class LocalEnhancer(nn.Module):
             self.add_module(f"model{n}_2", Chain(back))
         init_weights(self, zero_bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor | LabelMap) -> Tensor:
         """Translate the labels; shapes as the class says."""
-        *finer, coarsest = pyramid(x, self.n_local_enhancers + 1)
+        *finer, coarsest = pyramid_of(x, self.n_local_enhancers + 1)
         h = self.model(coarsest, defer=True)
         for n, level in enumerate(reversed(finer), start=1):
             front, back = self.get_submodule(f"model{n}_1"), self.get_submodule(f"model{n}_2")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from torchp2p.models.hd_layers import NORMS
 from torchp2p.models.initialise import init_weights
+from torchp2p.models.inputs import LabelMap, pyramid_of
 from torchp2p.models.layers import require_choice, require_positive, sequential
 from torchp2p.models.pyramid import pyramid
 from torchp2p.nn import NormAct
@@ -81,22 +82,22 @@ class MultiscaleDiscriminator(nn.Module):
             result.append(found)
         return result
 
-    def share(self, x: Tensor) -> Shared:
+    def share(self, x: Tensor | LabelMap) -> Shared:
         """What the first convolutions make of the channels that several images have in front of their own.
 
         ``D(image, D.share(labels))`` is ``D(cat((labels, image), 1))``, a convolution being linear. The labels are
         then convolved once for the real image and the fake, and no gradient is taken of them for that of the fake.
 
         Args:
-            x: (N, C, H, W), the first C of the ``input_nc`` channels.
+            x: (N, C, H, W), the first C of the ``input_nc`` channels, or a LabelMap of them.
         """
         convs = [self._layers(scale)[0][0] for scale in reversed(range(self.num_D))]
-        channels = slice(x.shape[1])
+        channels = x.channels if isinstance(x, LabelMap) else x.shape[1]
         responses = [
-            _convolved(conv, level, channels, bias=True)
-            for conv, level in zip(convs, pyramid(x, self.num_D), strict=True)
+            _convolved(conv, level, slice(channels), bias=True)
+            for conv, level in zip(convs, pyramid_of(x, self.num_D), strict=True)
         ]
-        return Shared(x.shape[1], responses)
+        return Shared(channels, responses)
 
     def _layers(self, scale: int) -> list[nn.Sequential]:
         """The layers of one scale; all of them as one where their features are not handed out."""
@@ -118,9 +119,12 @@ class Shared(NamedTuple):
     responses: list[Tensor]
 
 
-def _convolved(conv: Any, x: Tensor, channels: slice, bias: bool = False) -> Tensor:
+def _convolved(conv: Any, x: Tensor | LabelMap, channels: slice, bias: bool = False) -> Tensor:
     """What ``conv`` makes of some of its input channels, where the others are 0."""
-    return F.conv2d(x, conv.weight[:, channels], conv.bias if bias else None, conv.stride, conv.padding)
+    weights = conv.weight[:, channels], conv.bias if bias else None
+    if isinstance(x, LabelMap):
+        return x.convolved(*weights, conv.stride, conv.padding, "zeros")
+    return F.conv2d(x, *weights, conv.stride, conv.padding)
 
 
 def _groups(input_nc: int, ndf: int, n_layers: int, norm: str) -> list[list[nn.Module]]:

@@ -9,9 +9,6 @@ from torch import Tensor
 def pyramid(x: Tensor, levels: int) -> list[Tensor]:
     """``x`` and ``levels - 1`` times its half, the finest first.
 
-    A half is the mean over windows of 3x3 pixels at every other pixel, of the pixels that are inside the image:
-    the border keeps its brightness.
-
     Args:
         x: (N, C, H, W).
         levels: at least 1.
@@ -21,5 +18,13 @@ def pyramid(x: Tensor, levels: int) -> list[Tensor]:
     """
     found = [x]
     while len(found) < levels:
-        found.append(F.avg_pool2d(found[-1], 3, 2, 1, count_include_pad=False))
+        found.append(half(found[-1]))
     return found
+
+
+def half(x: Tensor) -> Tensor:
+    """The mean over windows of 3x3 pixels at every other pixel, of the pixels that are inside the image.
+
+    The border keeps its brightness. (N, C, H, W) to (N, C, ceil(H / 2), ceil(W / 2)).
+    """
+    return F.avg_pool2d(x, 3, 2, 1, count_include_pad=False)

@@ -121,7 +121,7 @@ def chained(
         ValueError: a convolution with dilation, groups or unequal paddings, or a norm that pads.
     """
     _require_chainable(conv, norm)
-    if _has_hooks(conv) or _has_hooks(norm):
+    if has_hooks(conv) or has_hooks(norm):
         source = x if isinstance(x, Deferred) else Deferred(x)
         border = 0 if padding is None else padding - int(conv.padding[0])
         activation: Tensor = norm(conv(source.tensor(border, pad_mode or "zeros")), residual)
@@ -151,7 +151,14 @@ def _require_chainable(conv: nn.Conv2d | nn.ConvTranspose2d, norm: NormAct) -> N
         raise ValueError(f"norm must not pad, whoever reads the result does; got {norm}")
 
 
-def _has_hooks(module: nn.Module) -> bool:
+def followed(norm: NormAct, raw: Tensor) -> Deferred:
+    """What ``norm``, without ``pad``, makes of the output of a convolution, left to whoever reads it."""
+    told = norm.begin()
+    return Deferred(raw, norm_weight=told.pop("weight"), norm_bias=told.pop("bias"), **told)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody looks at what goes into or comes out of the module, which must then be called as one."""
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )

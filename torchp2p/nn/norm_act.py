@@ -114,6 +114,11 @@ class NormAct(nn.Module):
             "slope": self.slope,
         }
 
+    @property
+    def hides_constants(self) -> bool:
+        """Whether a constant added to a channel is taken away again: then a bias in front has no effect."""
+        return self.norm == "instance" and not self.track_running_stats
+
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
     ) -> None:

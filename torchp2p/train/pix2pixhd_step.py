@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from torchp2p import ops
-from torchp2p.models import MultiscaleDiscriminator, encode_labels
+from torchp2p.models import GlobalGenerator, LabelMap, LocalEnhancer, MultiscaleDiscriminator, encode_labels
+from torchp2p.models.inputs import tensor_of
 from torchp2p.nn import FeatureMatchingLoss, GANLoss
 from torchp2p.train.nonfinite import first_nonfinite
 from torchp2p.train.optimisers import adam, set_lr
@@ -38,6 +39,8 @@ class Pix2PixHDStep:
     * the losses are differentiated one by one up to the image, each freeing what it kept before the next is taken,
       and then once through G;
     * a MultiscaleDiscriminator convolves labels and edges once for the real image and the fake;
+    * a GlobalGenerator, a LocalEnhancer and a MultiscaleDiscriminator look labels up, instead of convolving as many
+      channels of ones and zeros;
     * no gradient is taken of D's weights and of the labels for G's loss, of the image for D's, of what
       ``fix_global`` freezes, and nothing is kept of the real image's way through VGG.
 
@@ -61,6 +64,7 @@ class Pix2PixHDStep:
         optimizer_G, optimizer_D: used instead of Adam(lr, (beta1, 0.999)); the first has the parameters of E too.
         fix_global: train of G only the outermost enhancer until ``release_global()``.
         max_skipped: steps in a row that may be skipped; with the last of them an error is raised.
+        label_conv: look labels up where the network can (see above); off, it convolves one-hot channels.
         seed: of the pool.
 
     Raises:
@@ -96,6 +100,7 @@ class Pix2PixHDStep:
         optimizer_D: torch.optim.Optimizer | None = None,
         fix_global: bool = False,
         max_skipped: int = 10,
+        label_conv: bool = True,
         seed: int = 0,
     ) -> None:
         device = next(G.parameters()).device
@@ -109,7 +114,7 @@ class Pix2PixHDStep:
         self.G, self.D, self.E = G, D, E
         self.vgg = None if no_vgg_loss else vgg
         self.label_nc, self.ignored_label = label_nc, ignored_label
-        self.no_instance, self.label_feat = no_instance, label_feat
+        self.no_instance, self.label_feat, self.label_conv = no_instance, label_feat, label_conv
         self.lambda_feat, self.max_skipped = lambda_feat, max_skipped
         self.lr, self.beta1 = lr, beta1
         self.gan_loss = GANLoss(gan_mode)
@@ -162,29 +167,35 @@ class Pix2PixHDStep:
 
     # --- forward -------------------------------------------------------------------------------------------
 
-    def _condition(self, batch: Mapping[str, Tensor]) -> Tensor:
+    def _condition(self, batch: Mapping[str, Tensor]) -> Tensor | LabelMap:
         """What both G and D are shown of the labels."""
         inst = None if self.no_instance else _required(batch, "inst")
-        return encode_labels(
+        encode = LabelMap if self.label_nc and self.label_conv else encode_labels
+        return encode(
             _required(batch, "label"), inst, self.label_nc, ignored=self.ignored_label,
             dtype=_required(batch, "image").dtype,
         )  # fmt: skip
 
-    def _generate(self, condition: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    def _generate(self, condition: Tensor | LabelMap, batch: Mapping[str, Tensor]) -> Tensor:
         real, feat = batch["image"], batch.get("feat")
         with self.autocast:
             if self.E is not None:
                 if feat is not None:
                     raise ValueError("batch must not have 'feat' where E is there to make the features")
                 feat = self.E(real, _required(batch, "label" if self.label_feat else "inst"))
-            seen = condition if feat is None else torch.cat((condition, feat.to(condition.dtype)), 1)
-            fake: Tensor = self.G(seen)
+            fake: Tensor = self.G(self._seen_by_G(condition, feat))
         if fake.shape != real.shape:
             raise ValueError(
                 f"image must have a shape that G makes, {tuple(fake.shape)} of these labels, got {tuple(real.shape)}; "
                 f"height and width must be multiples of what G halves them by"
             )
         return fake.to(real.dtype)
+
+    def _seen_by_G(self, condition: Tensor | LabelMap, feat: Tensor | None) -> Tensor | LabelMap:
+        if isinstance(condition, LabelMap):
+            seen = condition.with_features(feat)
+            return seen if isinstance(self.G, (GlobalGenerator, LocalEnhancer)) else seen.tensor()
+        return condition if feat is None else torch.cat((condition, feat.to(condition.dtype)), 1)
 
     def _judge_by_vgg(self, judged: Tensor, real: Tensor) -> dict[str, Tensor]:
         """The loss, once its gradient is in ``judged``."""
@@ -198,12 +209,12 @@ class Pix2PixHDStep:
         self.scaler_G.scale(loss).backward(inputs=[judged])
         return {"G_VGG": loss}
 
-    def _judge_by_D(self, condition: Tensor, judged: Tensor, real: Tensor) -> dict[str, Tensor]:
+    def _judge_by_D(self, condition: Tensor | LabelMap, judged: Tensor, real: Tensor) -> dict[str, Tensor]:
         """The losses, once their gradients are in ``judged`` and in the parameters of D."""
         once = self.pool.size == 0 and not _has_running_statistics(self.D)
         with self.autocast:
             if not once:
-                for_D = self.D(self.pool.query(torch.cat((condition, judged), 1)))
+                for_D = self.D(self.pool.query(torch.cat((tensor_of(condition), judged), 1)))
             D = self._D_beside(condition)
             of_real = D(real)
             for_G = D(judged)
@@ -219,12 +230,13 @@ class Pix2PixHDStep:
         self.scaler_D.scale(loss_D).backward(inputs=list(self.D.parameters()))
         return losses
 
-    def _D_beside(self, condition: Tensor) -> Callable[[Tensor], Any]:
+    def _D_beside(self, condition: Tensor | LabelMap) -> Callable[[Tensor], Any]:
         """D as a function of the image alone."""
         if isinstance(self.D, MultiscaleDiscriminator):
             shared = self.D.share(condition)
             return lambda image: self.D(image, shared)
-        return lambda image: self.D(torch.cat((condition, image), 1))
+        channels = tensor_of(condition)
+        return lambda image: self.D(torch.cat((channels, image), 1))
 
     # --- losses that are not finite ------------------------------------------------------------------------
 
@@ -252,7 +264,7 @@ class Pix2PixHDStep:
             fake = self._generate(condition, batch)
             with self.autocast:
                 for image in (real, fake):
-                    self.D(torch.cat((condition, image), 1))
+                    self.D(torch.cat((tensor_of(condition), image), 1))
                     if self.vgg is not None:
                         self.vgg(image)
 
