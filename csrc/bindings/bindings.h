@@ -16,6 +16,7 @@ void bind_feature_matching_loss(pybind11::module_& module);
 void bind_instance_avg_pool(pybind11::module_& module);
 void bind_instance_edges(pybind11::module_& module);
 void bind_label_conv2d(pybind11::module_& module);
+void bind_winograd(pybind11::module_& module);
 
 template <class T> T* pointer(std::uintptr_t address) { return reinterpret_cast<T*>(address); }
 

@@ -15,4 +15,5 @@ PYBIND11_MODULE(_C, module) {
   torchp2p::bind_instance_avg_pool(module);
   torchp2p::bind_instance_edges(module);
   torchp2p::bind_label_conv2d(module);
+  torchp2p::bind_winograd(module);
 }

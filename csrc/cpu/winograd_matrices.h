@@ -1,0 +1,86 @@
+// The matrices of F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3), and products with them that cost no multiplication by 0 or 1.
+// Interpolation points: 0, 1, -1 and infinity; for the larger tile 2 and -2 as well.
+#pragma once
+
+#include <utility>
+
+#include "vec.h"
+
+namespace torchp2p {
+namespace TORCHP2P_ISA {
+
+// Rows of values known when compiling.
+template <int kM> struct Winograd;
+
+template <> struct Winograd<2> {
+  static constexpr double input[4][4] = {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}};
+  static constexpr double filter[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+  static constexpr double output[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
+};
+
+template <> struct Winograd<4> {
+  static constexpr double input[6][6] = {{4, 0, -5, 0, 1, 0},  {0, -4, -4, 1, 1, 0}, {0, 4, -4, -1, 1, 0},
+                                         {0, -2, -1, 2, 1, 0}, {0, 2, -1, -2, 1, 0}, {0, 4, 0, -5, 0, 1}};
+  static constexpr double filter[6][3] = {{1. / 4, 0, 0},
+                                          {-1. / 6, -1. / 6, -1. / 6},
+                                          {-1. / 6, 1. / 6, -1. / 6},
+                                          {1. / 24, 1. / 12, 1. / 6},
+                                          {1. / 24, -1. / 12, 1. / 6},
+                                          {0, 0, 1}};
+  static constexpr double output[4][6] = {
+      {1, 1, 1, 1, 1, 0}, {0, 1, -1, 2, -2, 0}, {0, 1, 1, 4, 4, 0}, {0, 1, -1, 8, -8, 1}};
+};
+
+// Which matrix, and which way round.
+template <int kM> struct InputOf {
+  static constexpr int kTo = kM + 2, kFrom = kM + 2;
+  static constexpr double at(int i, int j) { return Winograd<kM>::input[i][j]; }
+};
+template <int kM> struct FilterOf {
+  static constexpr int kTo = kM + 2, kFrom = 3;
+  static constexpr double at(int i, int j) { return Winograd<kM>::filter[i][j]; }
+};
+template <int kM> struct OutputOf {
+  static constexpr int kTo = kM, kFrom = kM + 2;
+  static constexpr double at(int i, int j) { return Winograd<kM>::output[i][j]; }
+};
+template <class Matrix> struct Transposed {
+  static constexpr int kTo = Matrix::kFrom, kFrom = Matrix::kTo;
+  static constexpr double at(int i, int j) { return Matrix::at(j, i); }
+};
+
+template <class Matrix, int kRow, int kColumn, class A> inline void add_term(Vec<A>& sum, Vec<A> value) {
+  constexpr double factor = Matrix::at(kRow, kColumn);
+  if constexpr (factor == 1) {
+    sum += value;
+  } else if constexpr (factor == -1) {
+    sum -= value;
+  } else if constexpr (factor != 0) {
+    sum += static_cast<A>(factor) * value;
+  }
+}
+
+template <class Matrix, int kRow, class A, int... kColumns>
+inline Vec<A> dot(const Vec<A>* values, int step, std::integer_sequence<int, kColumns...>) {
+  Vec<A> sum{};
+  (add_term<Matrix, kRow, kColumns, A>(sum, values[kColumns * step]), ...);
+  return sum;
+}
+
+template <class Matrix, class A, int... kRows>
+inline void multiply(const Vec<A>* from, int from_step, Vec<A>* to, int to_step, std::integer_sequence<int, kRows...>) {
+  ((to[kRows * to_step] = dot<Matrix, kRows, A>(from, from_step, std::make_integer_sequence<int, Matrix::kFrom>{})),
+   ...);
+}
+
+// to = Matrix * from * Matrix^T, squares row by row: from kFrom x kFrom, to kTo x kTo.
+template <class Matrix, class A> inline void sandwich(const Vec<A>* from, Vec<A>* to) {
+  constexpr int kTo = Matrix::kTo, kFrom = Matrix::kFrom;
+  constexpr auto rows = std::make_integer_sequence<int, kTo>{};
+  Vec<A> half[kTo * kFrom];
+  for (int j = 0; j < kFrom; ++j) multiply<Matrix, A>(from + j, kFrom, half + j, kFrom, rows);
+  for (int i = 0; i < kTo; ++i) multiply<Matrix, A>(half + i * kFrom, 1, to + i * kTo, 1, rows);
+}
+
+}  // namespace TORCHP2P_ISA
+}  // namespace torchp2p
