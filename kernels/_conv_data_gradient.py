@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from torchp2p.kernels._conv_gemm import gathered_product, output_pixels
 from torchp2p.kernels._conv_source import affine, normalised, through_activation
 

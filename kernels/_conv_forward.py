@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from torchp2p.kernels._conv_gemm import gathered_product, output_pixels
 
 SIZES = ["samples_per_group", "height", "width", "out_height", "out_width", "tiles"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from torchp2p.kernels._conv_source import read_activation, within_border
 
 
@@ -62,7 +63,7 @@ def gathered_product(
     valid_out = channel_out < channels_out
     blocks = tl.cdiv(channels_in, BLOCK_K)
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for step in range(0, taps_y * taps_x * blocks):
+    for step in range(taps_y * taps_x * blocks):
         tap = step // blocks
         channel = (step % blocks) * BLOCK_K + tl.arange(0, BLOCK_K)  # [BLOCK_K]
         valid = channel < channels_in

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
 from torchp2p.kernels._conv_source import read_activation, within_border
 
 SIZES = ["samples_per_group", "height", "width", "right_height", "right_width", "steps", "tiles", "steps_a_split"]
@@ -53,7 +54,14 @@ def weight_gradient_kernel(
         inside = exists & inside_y & inside_x
         if TRANSPOSED:
             grad_y, grad_x, grad_exists, grad_channel, grad_valid = right_y, right_x, inside, right_channel, right_valid
-            in_y, in_x, in_exists, in_channel, in_valid, channels = y, x_, exists, left_channel, left_valid, channels_left
+            in_y, in_x, in_exists, in_channel, in_valid, channels = (
+                y,
+                x_,
+                exists,
+                left_channel,
+                left_valid,
+                channels_left,
+            )
         else:
             grad_y, grad_x, grad_exists, grad_channel, grad_valid = y, x_, exists, left_channel, left_valid
             in_y, in_x, in_exists, in_channel, in_valid = right_y, right_x, inside, right_channel, right_valid

@@ -14,11 +14,12 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
 from torchp2p.kernels._conv_data_gradient import data_gradient_kernel, norm_gradient_kernel
 from torchp2p.kernels._conv_forward import forward_kernel
 from torchp2p.kernels._conv_statistics import empty_parts, merge, parts_kernel
+from torchp2p.kernels._conv_tiles import Tile
 from torchp2p.kernels._conv_weight_gradient import weight_gradient_kernel
-
 
 # Of the elementwise kernels: pixels and channels.
 _ROWS, _COLUMNS = 64, 32
@@ -56,16 +57,6 @@ class Window(NamedTuple):
     padding: int
     pad_mode: str
     transposed: bool
-
-
-class Tile(NamedTuple):
-    """What one program computes: pixels (or weights) by channels, and how many terms it sums at a time."""
-
-    rows: int
-    columns: int
-    depth: int
-    warps: int
-    stages: int
 
 
 def forward(
