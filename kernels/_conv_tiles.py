@@ -1,4 +1,4 @@
-"""How the fused convolution is cut into programs: what is tried where it is measured, and what is used where it is not."""
+"""How the fused convolution is cut into programs: what to try where it is measured, and what to take unmeasured."""
 
 from __future__ import annotations
 

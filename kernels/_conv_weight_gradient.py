@@ -15,7 +15,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from torchp2p.kernels._conv_source import read_activation, within_border
+from torchp2p.kernels._conv_source import offsets, read_activation
+from torchp2p.kernels._index import is_inside, source_index
 
 SIZES = ["samples_per_group", "height", "width", "right_height", "right_width", "steps", "tiles", "steps_a_split"]
 IMAGES = ("grad", "x", "residual")
@@ -26,14 +27,17 @@ CHANNEL_STRIDES = [f"{image}_c" for image in IMAGES]
 @triton.jit(do_not_specialize=SIZES + STRIDES, do_not_specialize_on_alignment=CHANNEL_STRIDES)
 def weight_gradient_kernel(
     grad, x, residual, mean, var, in_weight, in_bias, out,
-    grad_n, grad_c, grad_h, grad_w, x_n, x_c, x_h, x_w, residual_n, residual_c, residual_h, residual_w,
-    samples_per_group, channels_left, channels_right, height, width, right_height, right_width,
-    steps, tiles, steps_a_split, eps, slope,
+    grad_n: tl.int64, grad_c, grad_h: tl.int32, grad_w: tl.int32,
+    x_n: tl.int64, x_c, x_h: tl.int32, x_w: tl.int32,
+    residual_n: tl.int64, residual_c, residual_h: tl.int32, residual_w: tl.int32,
+    samples_per_group: tl.int32, channels_left, channels_right,
+    height: tl.int32, width: tl.int32, right_height: tl.int32, right_width: tl.int32,
+    steps: tl.int32, tiles: tl.int32, steps_a_split: tl.int32, eps: tl.float64, slope: tl.float64,
     ACT: tl.constexpr, PAD: tl.constexpr, PAD_MODE: tl.constexpr, TRANSPOSED: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-    GRAD_UNIT: tl.constexpr, X_UNIT: tl.constexpr, RESIDUAL_UNIT: tl.constexpr, INDEX: tl.constexpr,
-    OPERAND: tl.constexpr, PRECISION: tl.constexpr,
+    GRAD_UNIT: tl.constexpr, X_UNIT: tl.constexpr, RESIDUAL_UNIT: tl.constexpr,
+    OFFSET: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Grid: (blocks of p, taps * blocks of q, splits). out: (splits, channels_left, KH, KW, channels_right).
 
@@ -47,47 +51,39 @@ def weight_gradient_kernel(
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for step in range(split * steps_a_split, tl.minimum((split + 1) * steps_a_split, steps)):
         sample, pixel = step // tiles, (step % tiles) * BLOCK_K + tl.arange(0, BLOCK_K)  # [BLOCK_K]
-        exists = pixel < height * width
-        y, x_ = pixel // width, pixel % width
-        right_y, inside_y = within_border(y * SH - PAD + tap // KW, right_height, PAD_MODE)
-        right_x, inside_x = within_border(x_ * SW - PAD + tap % KW, right_width, PAD_MODE)
-        inside = exists & inside_y & inside_x
+        first, exists = sample.to(tl.int64), pixel < height * width
+        row, column = pixel // width, pixel % width
+        right_row = source_index(row * SH - PAD + tap // KW, right_height, PAD_MODE)
+        right_column = source_index(column * SW - PAD + tap % KW, right_width, PAD_MODE)
+        left_mask = exists[:, None] & left_valid[None, :]
+        inside = exists & is_inside(right_row, right_height) & is_inside(right_column, right_width)
+        right_mask = inside[:, None] & right_valid[None, :]
         if TRANSPOSED:
-            grad_y, grad_x, grad_exists, grad_channel, grad_valid = right_y, right_x, inside, right_channel, right_valid
-            in_y, in_x, in_exists, in_channel, in_valid, channels = (
-                y,
-                x_,
-                exists,
-                left_channel,
-                left_valid,
-                channels_left,
-            )
+            in_row, in_column, in_channel, in_valid, in_mask = row, column, left_channel, left_valid, left_mask
+            of_row, of_column, of_channel, of_mask = right_row, right_column, right_channel, right_mask
+            channels = channels_left
         else:
-            grad_y, grad_x, grad_exists, grad_channel, grad_valid = y, x_, exists, left_channel, left_valid
-            in_y, in_x, in_exists, in_channel, in_valid = right_y, right_x, inside, right_channel, right_valid
-            channels = channels_right
-        first = sample.to(tl.int64)
-        grad_at = ((grad_y.to(INDEX) * grad_h + grad_x.to(INDEX) * grad_w) * GRAD_UNIT)[:, None]
-        grad_at += (grad_channel * grad_c)[None, :]
-        of_grad = tl.load(
-            grad + first * grad_n * GRAD_UNIT + grad_at, mask=grad_exists[:, None] & grad_valid[None, :], other=0.0
-        )  # [BLOCK_K, channels of grad]
-        in_y, in_x = in_y.to(INDEX), in_x.to(INDEX)
-        at = ((in_y * x_h + in_x * x_w) * X_UNIT)[:, None] + (in_channel * x_c)[None, :]
+            in_row, in_column, in_channel, in_valid = right_row, right_column, right_channel, right_valid
+            of_row, of_column, of_channel, of_mask = row, column, left_channel, left_mask
+            channels, in_mask = channels_right, right_mask
+        at = offsets(of_row, of_column, of_channel, grad_c, grad_h, grad_w, GRAD_UNIT, OFFSET)
+        of_grad = tl.load(grad + first * grad_n * GRAD_UNIT + at, mask=of_mask, other=0.0)  # [BLOCK_K, its channels]
+        at = offsets(in_row, in_column, in_channel, x_c, x_h, x_w, X_UNIT, OFFSET)
         here, residual_at = residual, at
         if residual is not None:
             here += first * residual_n * RESIDUAL_UNIT
-            residual_at = ((in_y * residual_h + in_x * residual_w) * RESIDUAL_UNIT)[:, None]
-            residual_at += (in_channel * residual_c)[None, :]
+            residual_at = offsets(
+                in_row, in_column, in_channel, residual_c, residual_h, residual_w, RESIDUAL_UNIT, OFFSET
+            )
         activation = read_activation(
-            x + first * x_n * X_UNIT, at, here, residual_at, in_exists[:, None] & in_valid[None, :],
-            in_channel, in_valid, sample // samples_per_group, channels, mean, var, in_weight, in_bias, eps, slope, ACT,
+            x + first * x_n * X_UNIT, at, here, residual_at, in_mask, in_channel, in_valid,
+            sample // samples_per_group, channels, mean, var, in_weight, in_bias, eps, slope, ACT,
         )  # fmt: skip
         if TRANSPOSED:
             left, right = activation, of_grad
         else:
             left, right = of_grad, activation
-        total = tl.dot(tl.trans(left.to(OPERAND)), right.to(OPERAND), total, input_precision=PRECISION)
-    row = (split * channels_left + left_channel) * (KH * KW) + tap  # [BLOCK_M]
-    at = row.to(tl.int64)[:, None] * channels_right + right_channel[None, :]
+        total = tl.dot(tl.trans(left), right, total, input_precision=PRECISION)
+    place = (split * channels_left + left_channel) * (KH * KW) + tap  # [BLOCK_M]
+    at = place.to(tl.int64)[:, None] * channels_right + right_channel[None, :]
     tl.store(out + at, total, mask=left_valid[:, None] & right_valid[None, :])

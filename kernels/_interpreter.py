@@ -2,6 +2,7 @@
 
 - ``range(0, n)`` of a run-time ``n`` asks an array of one element for its int, which numpy gives of scalars only.
 - float32 to bfloat16 cuts the lower bits off. GPUs, and here torch, round to the nearest.
+- ``dot`` multiplies the bits of bfloat16 as if they were the numbers.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import triton.language as tl
 
 
 def repair() -> None:
-    """Replace the two functions in the interpreter of this process."""
+    """Replace the three functions in the interpreter of this process."""
     from triton.runtime import interpreter
 
     patch_tensor, convert_float = interpreter._patch_lang_tensor, interpreter._convert_float
+    create_dot = interpreter.InterpreterBuilder.create_dot
 
     def patch_tensor_and_index(tensor: Any, scope: Any) -> None:
         patch_tensor(tensor, scope)
@@ -30,3 +32,10 @@ def repair() -> None:
         return convert_float(values, source, target, mode)
 
     interpreter._patch_lang_tensor, interpreter._convert_float = patch_tensor_and_index, convert_float_rounding
+
+    def create_dot_of_numbers(self: Any, left: Any, right: Any, *rest: Any) -> Any:
+        if left.dtype.scalar == tl.bfloat16:
+            left, right = (self.cast_impl(each, tl.float32) for each in (left, right))
+        return create_dot(self, left, right, *rest)
+
+    interpreter.InterpreterBuilder.create_dot = create_dot_of_numbers

@@ -119,7 +119,7 @@ def _milliseconds(function: Callable[[], object]) -> float:
     """What one call takes on the current CUDA stream: the median of a few."""
     for _ in range(_WARM_UP):
         function()
-    took = []
+    took: list[float] = []
     for _ in range(_REPETITIONS):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()

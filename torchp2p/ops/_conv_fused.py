@@ -103,7 +103,7 @@ def _gradients_before(
     """Gradients of x, in_weight, in_bias and residual."""
     from torchp2p.kernels import conv_norm_act as kernels
 
-    x, in_weight, in_bias, residual, mean, _ = tensors
+    x, in_weight, in_bias, _, mean, _ = tensors
     window, nothing = _window(weight, conv), x.new_empty(0)
     itself = stands_for_itself(options, *tensors[1:4])
     if itself or conv.border:
@@ -164,10 +164,10 @@ def fastest_tiles(
             needs = (data, data and tensors[3] is not None, not data, False)
             backward(grad, tensors, options, weight, conv, needs, backend, tiles)
 
-    return {
-        use: list(min(candidates(weight.dtype), key=lambda tile: time(partial(run, use, tile))))
-        for use in Tiles._fields
-    }
+    def fastest(use: str) -> Tile:
+        return min(candidates(weight.dtype), key=lambda tile: time(partial(run, use, tile)))
+
+    return {use: list(fastest(use)) for use in Tiles._fields}
 
 
 def row_of(tensors: Tensors, options: Options, weight: Tensor, conv: Convolution) -> _tuning.Row | None:

@@ -134,8 +134,8 @@ def _convolve(
     Running statistics of the activation before it are updated on the way.
     """
     x, norm, taken = source.raw, source.norm, source.taken
-    running = source.running_mean, source.running_var
-    given = taken or given_statistics(norm, *running, source.training)
+    running_mean, running_var = source.running_mean, source.running_var
+    given = taken or given_statistics(norm, running_mean, running_var, source.training)
     tensors = (x, source.norm_weight, source.norm_bias, source.residual, *given)
     options = (norm, source.eps, source.act, source.slope, source.stat_groups)
     algorithm = choose_algorithm(algorithm, tensors, _options(conv, *options), weight, conv, groups)
@@ -143,8 +143,9 @@ def _convolve(
     raw, mean, var, *of_raw = _OP(
         *tensors, *options, weight, bias, *conv, groups, algorithm, choose("norm_act", x, backend)
     )
+    mean, var = taken or (mean, var)
     if source.training and norm != "none":
-        update_running(x, norm, *(taken or (mean, var)), *running, source.momentum)
+        update_running(x, norm, mean, var, running_mean, running_var, source.momentum)
     return (raw, *of_raw) if groups else (raw, None, None)
 
 

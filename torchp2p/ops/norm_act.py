@@ -96,9 +96,10 @@ def apply(
 ) -> Tensor:
     """norm_act of arguments that have been checked; ``taken`` are the statistics of x (G, C), if they are known."""
     given = taken or given_statistics(options.norm, running_mean, running_var, training)
-    y, *found = _OP(x, weight, bias, residual, *given, *options, choose("norm_act", x, backend))
+    y, mean, var = _OP(x, weight, bias, residual, *given, *options, choose("norm_act", x, backend))
+    mean, var = taken or (mean, var)
     if training and options.norm != "none":
-        update_running(x, options.norm, *(taken or found), running_mean, running_var, momentum)
+        update_running(x, options.norm, mean, var, running_mean, running_var, momentum)
     result: Tensor = y
     return result
 
