@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device") == "cpu":  # before a kernel is imported: it decides what a kernel is
+        os.environ["TRITON_INTERPRET"] = "1"
     if config.getoption("--device") == "cuda" and not torch.cuda.is_available():
         raise pytest.UsageError("--device cuda: torch sees no CUDA device here")
 
@@ -32,6 +35,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kernel" in metafunc.fixturenames:
         kernels = [name for name in backends_on(device, metafunc.module.OP) if name != "reference"]
         metafunc.parametrize("kernel", kernels)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """In Triton's interpreter a test marked ``interpreted(one_in=n)`` takes one in n of its cases, n = 0 none of them.
+
+    Which ones their names decide: the same in every run, and evenly over all parameters. Small cases that reach every
+    branch of a kernel belong in ``test_<op>_triton.py``, which takes all of its cases.
+    """
+    if config.getoption("--device") != "cpu":
+        return
+    left_out = [item for item in items if not _is_interpreted(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if _is_interpreted(item)]
+
+
+def _is_interpreted(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or "triton" not in (callspec.params.get("backend"), callspec.params.get("kernel")):
+        return True
+    marker = item.get_closest_marker("interpreted")
+    one_in = 1 if marker is None else marker.kwargs["one_in"]
+    return one_in > 0 and zlib.crc32(item.name.encode()) % one_in == 0
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """The public functions, one file an op: check the arguments, choose a backend, call the registered op."""
 
+from torchp2p.ops._deferred import Deferred
 from torchp2p.ops._dispatch import BackendUnavailableError, backend
-from torchp2p.ops.conv_norm_act import Deferred, conv_norm_act
+from torchp2p.ops.conv_norm_act import conv_norm_act
 from torchp2p.ops.feature_matching_loss import feature_matching_loss
 from torchp2p.ops.gan_loss import gan_loss
 from torchp2p.ops.instance_avg_pool import instance_avg_pool

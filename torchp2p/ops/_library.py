@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -53,6 +54,24 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
             return inner(*args)
 
     return run
+
+
+def implementation(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
+    """What computes ``function``, one of ``torchp2p.reference``, on a backend other than native.
+
+    For ``triton`` it is the function of the same name in ``torchp2p.kernels.<op>``, for ``compile`` the reference
+    under torch.compile, for ``reference`` itself. All take and return the same.
+    """
+    if backend == "triton":
+        return _kernel(function)
+    return compiled(function) if backend == "compile" else function
+
+
+@cache
+def _kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    op = function.__module__.rpartition(".")[2]
+    found: Callable[..., Any] = getattr(importlib.import_module(f"torchp2p.kernels.{op}"), function.__name__)
+    return found
 
 
 def with_own_memory(outputs: Sequence[Tensor], inputs: Sequence[Any]) -> list[Tensor]:

@@ -3,29 +3,29 @@
 A block can hand on its raw output instead of its activation (``defer=True``): the next block normalises,
 activates and pads it on the way into its own convolution, and makes it again in the backward pass. A chain of
 blocks then stores one tensor a convolution, its raw output, and no activation at all. The fused convolution on
-GPUs works on the same contract, with the activation made in the load of the convolution and the statistics in
-the epilogue of the one before.
+GPUs makes the activation in its load, and takes the statistics of its raw output in its epilogue: it hands on both.
 
 Source: spec sections 2.4 to 2.7 (the blocks), 11.2 R10 to R12 (the fusion, and the bias without effect).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from torchp2p.ops import _check
-from torchp2p.ops._dispatch import BackendUnavailableError, choose
+from torchp2p.ops import _check, _conv_fused
+from torchp2p.ops._algorithm import choose_algorithm
+from torchp2p.ops._convolution import check_convolution, pair
+from torchp2p.ops._deferred import Deferred, stands_for_itself
+from torchp2p.ops._dispatch import choose
 from torchp2p.ops._library import LIBRARY, differentiate, register
 from torchp2p.ops.norm_act import (
     NORMS,
-    PAD_MODES,
     Options,
-    apply,
-    check_arguments,
+    check_groups,
     empty_gradients,
     empty_outputs,
     given_statistics,
@@ -35,74 +35,6 @@ from torchp2p.ops.norm_act import (
 )
 from torchp2p.reference import conv_norm_act as reference
 from torchp2p.reference.conv_norm_act import Convolution
-
-ALGORITHMS = ("vendor",)
-_PLANNED = {
-    "winograd": "the Winograd convolution is not built yet",
-    "fused": "the fused convolution needs a Triton kernel that is not built yet",
-}
-
-
-@dataclass
-class Deferred:
-    """An activation that has not been computed: ``act(norm(raw) * norm_weight + norm_bias + residual)``.
-
-    It may be read any number of times; every reader computes it anew.
-
-    Attributes:
-        raw: (N, C, H, W), the output of a convolution, or any tensor (with the defaults it stands for itself).
-        norm, eps, act, slope, stat_groups: as in :func:`torchp2p.ops.norm_act`; norm_weight and norm_bias are its
-            weight and bias.
-        running_mean, running_var, training, momentum: likewise. In training the first reader updates the running
-            statistics; from then on they are None.
-        residual: (N, C, H, W) to add before the activation, or None.
-    """
-
-    raw: Tensor
-    norm: str = "none"
-    norm_weight: Tensor | None = None
-    norm_bias: Tensor | None = None
-    running_mean: Tensor | None = None
-    running_var: Tensor | None = None
-    training: bool = True
-    momentum: float = 0.1
-    eps: float = 1e-5
-    act: str = "none"
-    slope: float = 0.2
-    residual: Tensor | None = None
-    stat_groups: int = 1
-
-    def tensor(self, pad: int = 0, pad_mode: str = "reflect", backend: str | None = None) -> Tensor:
-        """The activation itself, padded if asked: one :func:`torchp2p.ops.norm_act`, which says what it raises.
-
-        Where there is nothing to compute it is ``raw``.
-        """
-        options = self.options(pad, pad_mode)
-        self.check(options)
-        if _stands_for_itself(options, self.raw, self.norm_weight, self.norm_bias, self.residual):
-            return self.raw
-        return apply(
-            self.raw, self.norm_weight, self.norm_bias, self.residual, *self.take_running(), self.training,
-            self.momentum, options, backend,
-        )  # fmt: skip
-
-    def options(self, pad: int = 0, pad_mode: str = "reflect") -> Options:
-        """What norm_act is told besides tensors."""
-        return Options(self.norm, self.eps, self.act, self.slope, pad, pad_mode, self.stat_groups)
-
-    def check(self, options: Options | None = None) -> None:
-        """Raise what norm_act would raise."""
-        check_arguments(
-            self.raw, self.norm_weight, self.norm_bias, self.residual, self.running_mean, self.running_var,
-            self.training, options or self.options(), name="raw", prefix="norm_",
-        )  # fmt: skip
-
-    def take_running(self) -> tuple[Tensor | None, Tensor | None]:
-        """The running statistics; in training they are given away, so that one batch counts once."""
-        running = self.running_mean, self.running_var
-        if self.training:
-            self.running_mean = self.running_var = None
-        return running
 
 
 def conv_norm_act(
@@ -148,7 +80,8 @@ def conv_norm_act(
         norm_weight, norm_bias, norm, running_mean, running_var, training, momentum, eps, act, slope, residual,
             stat_groups: as in norm_act, about the convolution's output.
         defer: return a Deferred instead of computing the activation.
-        algorithm: of the convolution: ``vendor`` (oneDNN, cuDNN), or None for the fastest that is there.
+        algorithm: of the convolution: ``vendor`` (oneDNN, cuDNN), ``fused`` (Triton: reads the activation as it makes
+            it, and hands on the statistics of what it writes), or None for the one that was found to be faster.
         backend: of everything but the convolution.
 
     Returns:
@@ -161,19 +94,25 @@ def conv_norm_act(
         TypeError, ValueError: arguments that do not fit; see also norm_act.
         BackendUnavailableError: the algorithm or the backend asked for cannot run; the message says why.
     """
-    _check_algorithm(algorithm)
     _check.one_of("norm", norm, NORMS)
     source = _source(x)
-    conv = Convolution(_pair("stride", stride), padding, pad_mode, transposed, _pair("output_padding", output_padding))
+    conv = Convolution(pair("stride", stride), padding, pad_mode, transposed, pair("output_padding", output_padding))
     raw, added, weight, bias, residual = _autocast(source.raw, source.residual, weight, bias, residual)
-    _check_convolution(raw, weight, bias, conv)
+    check_convolution(raw, weight, bias, conv)
+    check_groups("raw", raw, norm, stat_groups)
     if norm == "instance" and running_mean is None:
         bias = None
-    raw = _convolve(replace(source, raw=raw, residual=added), weight, bias, conv, backend)
+    groups = reference.norm_act_reference.groups_of(raw, norm, stat_groups)
+    if norm == "none" or (running_mean is not None and not training):
+        groups = 0
+    before = replace(source, raw=raw, residual=added)
+    if raw is not source.raw:  # rounded, it has other statistics
+        before.mean = before.var = None
+    raw, mean, var = _convolve(before, weight, bias, conv, groups, algorithm, backend)
     source.take_running()
     result = Deferred(
         raw, norm, norm_weight, norm_bias, running_mean, running_var, training, momentum, eps, act, slope, residual,
-        stat_groups,
+        stat_groups, mean, var,
     )  # fmt: skip
     if not defer:
         return result.tensor(backend=backend)
@@ -181,20 +120,33 @@ def conv_norm_act(
     return result
 
 
-def _convolve(source: Deferred, weight: Tensor, bias: Tensor | None, conv: Convolution, backend: str | None) -> Tensor:
-    """The next raw output; running statistics of the activation before it are updated on the way."""
-    x, norm = source.raw, source.norm
+def _convolve(
+    source: Deferred,
+    weight: Tensor,
+    bias: Tensor | None,
+    conv: Convolution,
+    groups: int,
+    algorithm: str | None,
+    backend: str | None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The next raw output and, where the algorithm takes them, its statistics by ``groups``.
+
+    Running statistics of the activation before it are updated on the way.
+    """
+    x, norm, taken = source.raw, source.norm, source.taken
     running_mean, running_var = source.running_mean, source.running_var
-    raw, mean, var = _OP(
-        x, source.norm_weight, source.norm_bias, source.residual,
-        *given_statistics(norm, running_mean, running_var, source.training),
-        norm, source.eps, source.act, source.slope, source.stat_groups,
-        weight, bias, *conv, choose("norm_act", x, backend),
-    )  # fmt: skip
+    given = taken or given_statistics(norm, running_mean, running_var, source.training)
+    tensors = (x, source.norm_weight, source.norm_bias, source.residual, *given)
+    options = (norm, source.eps, source.act, source.slope, source.stat_groups)
+    algorithm = choose_algorithm(algorithm, tensors, _options(conv, *options), weight, conv, groups)
+    groups = groups if algorithm == "fused" else 0
+    raw, mean, var, *of_raw = _OP(
+        *tensors, *options, weight, bias, *conv, groups, algorithm, choose("norm_act", x, backend)
+    )
+    mean, var = taken or (mean, var)
     if source.training and norm != "none":
         update_running(x, norm, mean, var, running_mean, running_var, source.momentum)
-    result: Tensor = raw
-    return result
+    return (raw, *of_raw) if groups else (raw, None, None)
 
 
 def _source(x: Any) -> Deferred:
@@ -220,67 +172,6 @@ def _autocast(x: Tensor, *others: Any) -> tuple[Any, ...]:
     )
 
 
-def _pair(name: str, value: Any) -> list[int]:
-    pair = [value, value] if isinstance(value, int) else list(value) if isinstance(value, (tuple, list)) else []
-    if len(pair) != 2 or not all(isinstance(each, int) for each in pair):
-        raise TypeError(f"{name} must be an int or a pair of ints, got {value!r}")
-    return pair
-
-
-def _check_algorithm(algorithm: str | None) -> None:
-    if algorithm in _PLANNED:
-        raise BackendUnavailableError(f"conv_norm_act: algorithm {algorithm!r} cannot run: {_PLANNED[algorithm]}")
-    if algorithm is not None and algorithm not in ALGORITHMS:
-        raise ValueError(f"algorithm must be one of {', '.join((*ALGORITHMS, *_PLANNED))} or None, got {algorithm!r}")
-
-
-def _check_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution) -> None:
-    _check.same_kind("weight", weight, x)
-    if weight.dim() != 4 or weight.numel() == 0:
-        raise ValueError(f"weight must have four dimensions and no empty one, got shape {tuple(weight.shape)}")
-    inputs, outputs = (weight.shape[0], weight.shape[1]) if conv.transposed else (weight.shape[1], weight.shape[0])
-    if x.shape[1] != inputs:
-        raise ValueError(f"x must have the {inputs} input channels of weight, got shape {tuple(x.shape)}")
-    if bias is not None:
-        _check.same_kind("bias", bias, x)
-        if bias.shape != (outputs,):
-            raise ValueError(f"bias must have shape ({outputs},), got {tuple(bias.shape)}")
-    _check_geometry(conv)
-    _check_sizes(x, weight, conv)
-
-
-def _check_geometry(conv: Convolution) -> None:
-    if not isinstance(conv.padding, int):
-        raise TypeError(f"padding must be an int, got {type(conv.padding).__name__}")
-    if conv.padding < 0:
-        raise ValueError(f"padding must not be negative, got {conv.padding}")
-    if min(conv.stride) < 1:
-        raise ValueError(f"stride must be at least 1, got {tuple(conv.stride)}")
-    _check.one_of("pad_mode", conv.pad_mode, PAD_MODES)
-    if conv.transposed and conv.pad_mode != "zeros":
-        raise ValueError(f"pad_mode must be 'zeros' for a transposed convolution, got {conv.pad_mode!r}")
-    if not conv.transposed and any(conv.output_padding):
-        raise ValueError(f"output_padding belongs to a transposed convolution, got {tuple(conv.output_padding)}")
-    if not all(0 <= more < step for more, step in zip(conv.output_padding, conv.stride, strict=True)):
-        raise ValueError(f"output_padding must be less than stride, got {tuple(conv.output_padding)}")
-
-
-def _check_sizes(x: Tensor, weight: Tensor, conv: Convolution) -> None:
-    height, width = x.shape[2], x.shape[3]
-    if conv.pad_mode == "reflect" and conv.padding and (conv.padding >= height or conv.padding >= width):
-        raise ValueError(
-            f"padding must be smaller than height and width for pad_mode 'reflect', got {conv.padding} "
-            f"with x of shape {tuple(x.shape)}"
-        )
-    if height == 0 or width == 0:
-        raise ValueError(f"x must have pixels, got shape {tuple(x.shape)}")
-    if min(conv.output_size(dim, x.shape[2 + dim], weight.shape[2 + dim]) for dim in (0, 1)) < 1:
-        raise ValueError(
-            f"x with its padding must hold the kernel, got x of shape {tuple(x.shape)}, padding {conv.padding} and "
-            f"weight of shape {tuple(weight.shape)}"
-        )
-
-
 # --- schema and implementations ------------------------------------------------------------------------
 
 _SOURCE = (
@@ -288,34 +179,40 @@ _SOURCE = (
     "str norm, float eps, str act, float slope, int stat_groups"
 )
 _CONVOLUTION = "int[] stride, int padding, str pad_mode, bool transposed, int[] output_padding"
+# groups: how many of statistics of raw to take; none are 0.
 LIBRARY.define(
-    f"conv_norm_act({_SOURCE}, Tensor weight, Tensor? bias, {_CONVOLUTION}, str backend) "
-    "-> (Tensor raw, Tensor mean, Tensor var)"
+    f"conv_norm_act({_SOURCE}, Tensor weight, Tensor? bias, {_CONVOLUTION}, SymInt groups, str algorithm, str backend) "
+    "-> (Tensor raw, Tensor mean, Tensor var, Tensor raw_mean, Tensor raw_var)"
 )
 LIBRARY.define(
     f"conv_norm_act_backward(Tensor grad, {_SOURCE}, Tensor weight, {_CONVOLUTION}, "
-    "bool input_grad, bool residual_grad, bool weight_grad, bool bias_grad, str backend) "
+    "bool input_grad, bool residual_grad, bool weight_grad, bool bias_grad, str algorithm, str backend) "
     "-> (Tensor grad_x, Tensor grad_in_weight, Tensor grad_in_bias, Tensor grad_residual, Tensor grad_weight, "
     "Tensor grad_bias)"
 )
 
 
-def _forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    tensors, (weight, bias), conv, backend = args[:6], args[11:13], Convolution(*args[13:18]), args[18]
+def _forward(*args: Any) -> tuple[Tensor, ...]:
+    tensors, (weight, bias), conv = args[:6], args[11:13], Convolution(*args[13:18])
+    groups, algorithm, backend = args[18:]
     options = _options(conv, *args[6:11])
-    if _stands_for_itself(options, *tensors):
+    if algorithm == "fused":
+        return _conv_fused.forward(tensors, options, weight, bias, conv, groups)
+    if stands_for_itself(options, *tensors[1:4]):
         acc = reference.norm_act_reference.statistics_dtype(tensors[0].dtype)
         h, mean, var = tensors[0], *_nothing(tensors[0], 2, acc)
     else:
         h, mean, var = run_forward(*tensors, *options, backend)
-    return reference.convolve(h, weight, bias, conv), mean, var
+    return reference.convolve(h, weight, bias, conv), mean, var, *_nothing(mean, 2)
 
 
 def _backward(*args: Any) -> tuple[Tensor, ...]:
     grad, tensors, weight, conv = args[0], args[1:7], args[12], Convolution(*args[13:18])
-    input_grad, residual_grad, weight_grad, bias_grad, backend = args[18:]
+    input_grad, residual_grad, weight_grad, bias_grad, algorithm, backend = args[18:]
     options = _options(conv, *args[7:12])
-    itself = _stands_for_itself(options, *tensors)
+    if algorithm == "fused":
+        return _conv_fused.backward(grad, tensors, options, weight, conv, args[18:22], backend)
+    itself = stands_for_itself(options, *tensors[1:4])
     if itself:
         h = tensors[0]
     elif weight_grad:
@@ -333,25 +230,21 @@ def _options(conv: Convolution, norm: str, eps: float, act: str, slope: float, s
     return Options(norm, eps, act, slope, conv.border, conv.pad_mode, stat_groups)
 
 
-def _stands_for_itself(
-    options: Options, x: Tensor, in_weight: Tensor | None, in_bias: Tensor | None, residual: Tensor | None, *_: Any
-) -> bool:
-    """Whether the convolution reads x as it is."""
-    plain = options.norm == "none" and options.act == "none" and options.pad == 0
-    return plain and in_weight is None and in_bias is None and residual is None
-
-
 def _nothing(like: Tensor, count: int, dtype: torch.dtype | None = None) -> tuple[Tensor, ...]:
     return tuple(like.new_empty(0, dtype=dtype) for _ in range(count))
 
 
-def _forward_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    (weight, bias), conv = args[11:13], Convolution(*args[13:18])
-    options = _options(conv, *args[6:11])
-    h, mean, var = empty_outputs(args[0], args[4], options)
-    if _stands_for_itself(options, *args[:6]):
-        h = args[0]
-    return reference.convolve(h, weight, bias, conv), mean, var
+def _forward_fake(*args: Any) -> tuple[Tensor, ...]:
+    x, (weight, bias), conv = args[0], args[11:13], Convolution(*args[13:18])
+    options, groups = _options(conv, *args[6:11]), args[18]
+    h, mean, var = empty_outputs(x, args[4], options)
+    if args[19] == "fused":
+        raw = _conv_fused.empty_output(x, weight, conv)
+        of_raw = (mean.new_empty((groups, raw.shape[1])) for _ in range(2)) if groups else _nothing(mean, 2)
+        return raw, mean, var, *of_raw
+    if stands_for_itself(options, *args[1:4]):
+        h = x
+    return reference.convolve(h, weight, bias, conv), mean, var, *_nothing(mean, 2)
 
 
 def _backward_fake(*args: Any) -> tuple[Tensor, ...]:
@@ -359,6 +252,8 @@ def _backward_fake(*args: Any) -> tuple[Tensor, ...]:
     input_grad, residual_grad, weight_grad, bias_grad = args[18:22]
     h, _, _ = empty_outputs(x, None, _options(conv, *args[7:12]))
     _, *grads_after = reference.convolve_backward(grad, h, weight, conv, (False, weight_grad, bias_grad))
+    if weight_grad and args[22] == "fused":
+        grads_after[0] = torch.empty_like(weight)
     grads_before = empty_gradients(x, in_weight, in_bias, residual_grad) if input_grad else _nothing(x, 4)
     return (*grads_before, *grads_after)
 
@@ -366,26 +261,26 @@ def _backward_fake(*args: Any) -> tuple[Tensor, ...]:
 # --- gradient and double gradient -----------------------------------------------------------------------
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, in_weight, in_bias, residual, mean, var = inputs[:6]
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
     if inputs[6] != "none" and mean is None:
-        _, mean, var = output
+        mean, var = output[1:3]
     ctx.save_for_backward(x, in_weight, in_bias, residual, mean, var, inputs[11])
-    ctx.source, ctx.convolution, ctx.backend = inputs[6:11], inputs[13:18], inputs[18]
+    ctx.source, ctx.convolution, ctx.how = inputs[6:11], inputs[13:18], inputs[19:]
 
 
 def _gradient(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 19
+        return (None,) * 21
     *tensors, weight = ctx.saved_tensors
     before, after = ctx.needs_input_grad[:4], ctx.needs_input_grad[11:13]
     gradients = _OP_BACKWARD(
-        grad, *tensors, *ctx.source, weight, *ctx.convolution, any(before), before[3], *after, ctx.backend
+        grad, *tensors, *ctx.source, weight, *ctx.convolution, any(before), before[3], *after, *ctx.how
     )
     found = [each if needed else None for each, needed in zip(gradients, (*before, *after), strict=True)]
-    return (*found[:4], *(None,) * 7, *found[4:], *(None,) * 6)
+    return (*found[:4], *(None,) * 7, *found[4:], *(None,) * 8)
 
 
 def _setup_context_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -405,7 +300,7 @@ def _double_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ..
     inputs = (grad, x, in_weight, in_bias, residual, weight)
     needs = (*ctx.needs_input_grad[:5], ctx.needs_input_grad[12])
     *found, weight_grad = differentiate(gradients, inputs, needs, grads)
-    return (*found, *(None,) * 7, weight_grad, *(None,) * 10)
+    return (*found, *(None,) * 7, weight_grad, *(None,) * 11)
 
 
 _OP = register("conv_norm_act", _forward, _forward_fake, _setup_context, _gradient)

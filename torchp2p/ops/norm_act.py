@@ -92,10 +92,12 @@ def apply(
     momentum: float,
     options: Options,
     backend: str | None,
+    taken: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """norm_act of arguments that have been checked."""
-    given = given_statistics(options.norm, running_mean, running_var, training)
+    """norm_act of arguments that have been checked; ``taken`` are the statistics of x (G, C), if they are known."""
+    given = taken or given_statistics(options.norm, running_mean, running_var, training)
     y, mean, var = _OP(x, weight, bias, residual, *given, *options, choose("norm_act", x, backend))
+    mean, var = taken or (mean, var)
     if training and options.norm != "none":
         update_running(x, options.norm, mean, var, running_mean, running_var, momentum)
     result: Tensor = y
@@ -159,12 +161,13 @@ def check_arguments(
     _check.per_channel("running_mean", running_mean, x, name)
     _check.per_channel("running_var", running_var, x, name)
     _check.same_as("residual", residual, x, name)
-    _check_groups(name, x, norm, options.stat_groups)
+    check_groups(name, x, norm, options.stat_groups)
     if norm != "none" and (training or running_mean is None):
         _check_values(name, x, norm, options.stat_groups)
 
 
-def _check_groups(name: str, x: Tensor, norm: str, stat_groups: int) -> None:
+def check_groups(name: str, x: Tensor, norm: str, stat_groups: int) -> None:
+    """Raise unless the samples of x, which the user calls ``name``, make that many groups."""
     if not isinstance(stat_groups, int):
         raise TypeError(f"stat_groups must be an int, got {type(stat_groups).__name__}")
     if stat_groups == 1:

@@ -1,0 +1,41 @@
+"""Triton's interpreter, which runs kernels as Python on the CPU, made right where Triton 3.6 with numpy 2.4 is not.
+
+- ``range(0, n)`` of a run-time ``n`` asks an array of one element for its int, which numpy gives of scalars only.
+- float32 to bfloat16 cuts the lower bits off. GPUs, and here torch, round to the nearest.
+- ``dot`` multiplies the bits of bfloat16 as if they were the numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton.language as tl
+
+
+def repair() -> None:
+    """Replace the three functions in the interpreter of this process."""
+    from triton.runtime import interpreter
+
+    patch_tensor, convert_float = interpreter._patch_lang_tensor, interpreter._convert_float
+    create_dot = interpreter.InterpreterBuilder.create_dot
+
+    def patch_tensor_and_index(tensor: Any, scope: Any) -> None:
+        patch_tensor(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    def convert_float_rounding(values: Any, source: Any, target: Any, mode: Any) -> Any:
+        if (source, target) == (tl.float32, tl.bfloat16):
+            return torch.as_tensor(values).bfloat16().view(torch.uint16).numpy()
+        if (source, target) == (tl.bfloat16, tl.float32):
+            return torch.as_tensor(values).view(torch.bfloat16).float().numpy()
+        return convert_float(values, source, target, mode)
+
+    interpreter._patch_lang_tensor, interpreter._convert_float = patch_tensor_and_index, convert_float_rounding
+
+    def create_dot_of_numbers(self: Any, left: Any, right: Any, *rest: Any) -> Any:
+        if left.dtype.scalar == tl.bfloat16:
+            left, right = (self.cast_impl(each, tl.float32) for each in (left, right))
+        return create_dot(self, left, right, *rest)
+
+    interpreter.InterpreterBuilder.create_dot = create_dot_of_numbers

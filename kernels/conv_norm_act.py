@@ -1,0 +1,212 @@
+"""``conv_norm_act`` as implicit matrix products: what is given to the kernels of ``_conv_*.py``, and how it is cut.
+
+Every kernel reads pixels by their strides, so either layout is right; channels_last is the one that is fast. Weights
+are read in the order of channels_last and turned to it where they are not. Sizes of images are run-time arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from torchp2p.kernels._conv_data_gradient import data_gradient_kernel, norm_gradient_kernel
+from torchp2p.kernels._conv_forward import forward_kernel
+from torchp2p.kernels._conv_statistics import empty_parts, merge, parts_kernel
+from torchp2p.kernels._conv_tiles import Tile, Tiles, candidates, default_tiles
+from torchp2p.kernels._conv_weight_gradient import weight_gradient_kernel
+from torchp2p.kernels._index import offset_type
+from torchp2p.kernels._launch import launch
+
+__all__ = [
+    "Source", "Tile", "Tiles", "Window", "adjoint", "candidates", "data_gradient", "default_tiles", "forward",
+    "norm_gradient", "statistics", "weight_gradient",
+]  # fmt: skip
+
+# Of the elementwise kernels: pixels and channels.
+ROWS, COLUMNS = 64, 32
+# So many programs fill every GPU of today.
+PROGRAMS = 512
+
+
+class Source(NamedTuple):
+    """What stands before a convolution: act(norm(x) * weight + bias + residual).
+
+    x, residual: (N, C, H, W). mean, var: (G, C) in float32, or None; weight, bias: (C,) or None.
+    """
+
+    x: Tensor
+    residual: Tensor | None = None
+    mean: Tensor | None = None
+    var: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    eps: float = 0.0
+    act: str = "none"
+    slope: float = 0.0
+
+    @property
+    def samples_per_group(self) -> int:
+        """How many consecutive samples share statistics."""
+        return self.x.shape[0] if self.mean is None else self.x.shape[0] // self.mean.shape[0]
+
+    @property
+    def added(self) -> Tensor:
+        """The residual, or x in its place, where only strides matter."""
+        return self.x if self.residual is None else self.residual
+
+
+class Window(NamedTuple):
+    """How a convolution reads: its kernel, stride, padding on every side, ``pad_mode``, and whether transposed."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: int
+    pad_mode: str
+    transposed: bool
+
+
+def adjoint(window: Window) -> Window:
+    """How the gradient of what ``window`` reads, its border included, is read from the gradient of its result."""
+    padding = window.padding if window.pad_mode == "zeros" else 0
+    return Window(window.kernel, window.stride, padding, "zeros", not window.transposed)
+
+
+def forward(
+    source: Source, weight: Tensor, bias: Tensor | None, out: Tensor, window: Window, groups: int, tile: Tile
+) -> tuple[Tensor, Tensor] | None:
+    """Write the convolution of ``source`` into ``out``; with ``groups``, mean and variance (groups, O) of it."""
+    n, channels, height, width = source.x.shape
+    outputs, out_height, out_width = out.shape[1:]
+    tiles, phases = _tiles(out, window, tile)
+    parts = empty_parts(out, n * phases * tiles, outputs) if groups else (None, None, None)
+    strides, constants = _places(x=source.x, residual=source.added, out=out)
+    launch(
+        forward_kernel, (n * phases * tiles, triton.cdiv(outputs, tile.columns)),
+        source.x, source.residual, source.mean, source.var, source.weight, source.bias, _turned(weight), bias, out,
+        *parts, *strides,
+        source.samples_per_group, channels, outputs, height, width, out_height, out_width, tiles,
+        source.eps, source.slope,
+        ACT=source.act, PAD_MODE=window.pad_mode, **constants, **_constants(source.x, window, tile),
+    )  # fmt: skip
+    return merge(*parts, groups) if parts[0] is not None else None
+
+
+def data_gradient(
+    grad: Tensor, source: Source, weight: Tensor, window: Window, out: Tensor, tile: Tile
+) -> tuple[Tensor, Tensor]:
+    """Write into ``out`` the gradient of what is activated; ``window`` is the convolution's, and reads no border.
+
+    Args:
+        grad: of the convolution's output.
+        out: as x; as it is, it is the gradient of the residual.
+
+    Returns:
+        The sums (G, C) of it and of its product with the normalised x: by groups the gradients of bias and weight.
+    """
+    n, channels, height, width = source.x.shape
+    window = adjoint(window)
+    tiles, phases = _tiles(out, window, tile)
+    sums = torch.empty((2, n * phases * tiles, channels), dtype=torch.float32, device=grad.device)
+    strides, constants = _places(grad=grad, x=source.x, residual=source.added, out=out)
+    launch(
+        data_gradient_kernel, (n * phases * tiles, triton.cdiv(channels, tile.columns)),
+        grad, source.x, source.residual, source.mean, source.var, source.weight, source.bias, _turned(weight), out,
+        sums[0], sums[1], *strides,
+        source.samples_per_group, grad.shape[1], channels, grad.shape[2], grad.shape[3], height, width, tiles,
+        source.eps, source.slope, ACT=source.act, **constants, **_constants(source.x, window, tile),
+    )  # fmt: skip
+    sum_grad, sum_grad_xhat = sums.unflatten(1, (n // source.samples_per_group, -1)).sum(2)
+    return sum_grad, sum_grad_xhat
+
+
+def norm_gradient(grad: Tensor, source: Source, means: tuple[Tensor, Tensor] | None, out: Tensor) -> None:
+    """Write into ``out``, which may be ``grad``, the gradient of x, from that of what is activated.
+
+    Args:
+        means: of ``grad`` and of its product with the normalised x, (G, C), where statistics move with x.
+    """
+    n, channels, height, width = source.x.shape
+    tiles = triton.cdiv(height * width, ROWS)
+    strides, constants = _places(grad=grad, x=source.x, out=out)
+    launch(
+        norm_gradient_kernel, (n * tiles, triton.cdiv(channels, COLUMNS)),
+        grad, source.x, source.mean, source.var, source.weight, *(means or (None, None)), out, *strides,
+        source.samples_per_group, channels, height, width, tiles, source.eps,
+        BLOCK_M=ROWS, BLOCK_N=COLUMNS, **constants,
+    )  # fmt: skip
+
+
+def weight_gradient(grad: Tensor, source: Source, weight: Tensor, window: Window, tile: Tile) -> Tensor:
+    """The gradient of ``weight``, in its dtype and layout; ``grad`` is that of the convolution's output."""
+    left, right = (source.x, grad) if window.transposed else (grad, source.x)
+    (n, first, height, width), second = left.shape, right.shape[1]
+    tiles = triton.cdiv(height * width, tile.depth)
+    steps, taps = n * tiles, window.kernel[0] * window.kernel[1]
+    blocks = (triton.cdiv(first, tile.rows), taps * triton.cdiv(second, tile.columns))
+    steps_a_split = triton.cdiv(steps, min(steps, triton.cdiv(PROGRAMS, blocks[0] * blocks[1])))
+    splits = triton.cdiv(steps, steps_a_split)
+    parts = torch.empty((splits, first, *window.kernel, second), dtype=torch.float32, device=grad.device)
+    strides, constants = _places(grad=grad, x=source.x, residual=source.added)
+    launch(
+        weight_gradient_kernel, (*blocks, splits),
+        grad, source.x, source.residual, source.mean, source.var, source.weight, source.bias, parts, *strides,
+        source.samples_per_group, first, second, height, width, right.shape[2], right.shape[3],
+        steps, tiles, steps_a_split, source.eps, source.slope,
+        ACT=source.act, PAD_MODE=window.pad_mode, **constants, **_constants(source.x, window, tile),
+    )  # fmt: skip
+    total = parts[0] if splits == 1 else parts.sum(0)
+    return torch.empty_like(weight).copy_(total.permute(0, 3, 1, 2))
+
+
+def statistics(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance (groups, C) of a tensor that no fused convolution has made."""
+    n, channels, height, width = x.shape
+    tiles = triton.cdiv(height * width, ROWS)
+    parts = empty_parts(x, n * tiles, channels)
+    strides, constants = _places(x=x)
+    launch(
+        parts_kernel, (n * tiles, triton.cdiv(channels, COLUMNS)), x, *parts, *strides, channels, height, width, tiles,
+        BLOCK_M=ROWS, BLOCK_C=COLUMNS, **constants,
+    )  # fmt: skip
+    return merge(*parts, groups)
+
+
+def _turned(weight: Tensor) -> Tensor:
+    """``weight`` as the kernels read it; a copy where it is not so already."""
+    return weight.contiguous(memory_format=torch.channels_last)
+
+
+def _tiles(out: Tensor, window: Window, tile: Tile) -> tuple[int, int]:
+    """How many tiles the pixels of one phase need, and how many phases there are."""
+    down, across = window.stride if window.transposed else (1, 1)
+    pixels = triton.cdiv(out.shape[2], down) * triton.cdiv(out.shape[3], across)
+    return triton.cdiv(pixels, tile.rows), down * across
+
+
+def _places(**images: Tensor) -> tuple[list[int], dict[str, Any]]:
+    """Strides (n, c, h, w) of all images, those but c in units, and the constants that say how to use them.
+
+    A unit of many elements stands in the code, so the compiler knows how addresses are aligned whatever the size of
+    the image. Programs work within a sample, so offsets are wide only where those of one sample are.
+    """
+    strides, constants = [], {}
+    for name, image in images.items():
+        n, c, h, w = image.stride()
+        unit = next(unit for unit in (16, 8, 4, 2, 1) if not (n % unit or h % unit or w % unit))
+        strides += [n // unit, c, h // unit, w // unit]
+        constants[f"{name.upper()}_UNIT"] = unit
+    return strides, constants | {"OFFSET": offset_type(*(image[:1] for image in images.values()))}
+
+
+def _constants(x: Tensor, window: Window, tile: Tile) -> dict[str, Any]:
+    """What is compiled into every kernel that multiplies; float32 as exactly as torch's own convolutions have to."""
+    tf32 = x.device.type != "cpu" and torch.backends.cudnn.allow_tf32
+    return {
+        "PAD": window.padding, "TRANSPOSED": window.transposed,
+        "KH": window.kernel[0], "KW": window.kernel[1], "SH": window.stride[0], "SW": window.stride[1],
+        "BLOCK_M": tile.rows, "BLOCK_N": tile.columns, "BLOCK_K": tile.depth,
+        "PRECISION": "tf32" if tf32 else "ieee", "num_warps": tile.warps, "num_stages": tile.stages,
+    }  # fmt: skip

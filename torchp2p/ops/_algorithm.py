@@ -1,0 +1,130 @@
+"""Which convolution a block uses: the one asked for, or the one that was measured to be faster.
+
+The fused convolution is taken unasked only where a row of ``_tuning`` says so; where there is none, both are measured,
+once, on the tensors at hand, unless ``TORCHP2P_TUNE=0`` says no. Nothing is measured while a CUDA graph is captured or
+torch.compile traces, nor on the CPU, where the interpreter that runs the fused convolution is only for tests.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from torchp2p.ops import _conv_fused, _tuning
+from torchp2p.ops._conv_fused import Tensors
+from torchp2p.ops._dispatch import BackendUnavailableError, choose
+from torchp2p.ops.norm_act import Options
+from torchp2p.reference.conv_norm_act import Convolution
+
+ALGORITHMS = ("vendor", "winograd", "fused")
+_WARM_UP, _REPETITIONS = 2, 5
+
+
+def choose_algorithm(
+    asked: str | None,
+    tensors: Tensors,
+    options: Options,
+    weight: Tensor,
+    conv: Convolution,
+    groups: int,
+) -> str:
+    """``vendor`` or ``fused``. ``tensors`` and ``options`` stand before the convolution; ``groups`` of statistics
+    are wanted of its output.
+
+    Raises:
+        ValueError: the asked name is no algorithm.
+        BackendUnavailableError: the algorithm asked for cannot run; the message says why.
+    """
+    x = tensors[0]
+    if asked is not None:
+        _require(asked, x)
+        return asked if x.shape[0] else "vendor"  # no samples are nothing to fuse
+    if x.device.type != "cuda" or torch.compiler.is_compiling() or x.numel() == 0:
+        return "vendor"
+    if _conv_fused.unavailable(x.device.type, x.dtype):
+        return "vendor"
+    row = _conv_fused.row_of(tensors, options, weight, conv)
+    if row is None and _tuning.enabled() and not torch.cuda.is_current_stream_capturing():
+        row = tune(tensors, options, weight, conv, groups, _milliseconds)
+    return "vendor" if row is None else str(row["algorithm"])
+
+
+def tune(
+    tensors: Tensors,
+    options: Options,
+    weight: Tensor,
+    conv: Convolution,
+    groups: int,
+    time: Callable[[Callable[[], object]], float],
+) -> _tuning.Row:
+    """Measure both algorithms, forward and backward together, and remember which was faster.
+
+    The fused one is given the statistics of x and takes those of its output; the vendor's takes those of x. What does
+    not fit into memory twice is left to the vendor.
+    """
+    device = tensors[0].device
+    key = _tuning.key_of(tensors[0], tensors[3], options, weight, conv)
+    row: _tuning.Row = {"algorithm": "vendor"}
+    try:
+        with torch.no_grad():
+            row["tiles"] = _conv_fused.fastest_tiles(tensors, options, weight, conv, groups, time)
+            _tuning.remember(device, key, row)
+            took = {
+                name: time(_both_ways(name, tensors, options, weight, conv, groups)) for name in ("vendor", "fused")
+            }
+    except torch.OutOfMemoryError:
+        took = {}
+    else:
+        row |= {"algorithm": min(took, key=took.__getitem__), "milliseconds": took}
+    _tuning.remember(device, key, row)
+    return row
+
+
+def _both_ways(
+    algorithm: str, tensors: Tensors, options: Options, weight: Tensor, conv: Convolution, groups: int
+) -> Callable[[], object]:
+    """A call of the operator and of its backward."""
+    x, residual = tensors[0], tensors[3]
+    source = (options.norm, options.eps, options.act, options.slope, options.stat_groups)
+    how = (algorithm, choose("norm_act", x, None))
+    groups = groups if algorithm == "fused" else 0
+    forward, backward = torch.ops.torchp2p.conv_norm_act, torch.ops.torchp2p.conv_norm_act_backward
+    raw, mean, var, *_ = forward(*tensors, *source, weight, None, *conv, groups, *how)
+    known = (*tensors[:4], mean, var) if mean.numel() else tensors
+    given, grad = known if algorithm == "fused" else tensors, torch.ones_like(raw)
+
+    def run() -> None:
+        forward(*given, *source, weight, None, *conv, groups, *how)
+        backward(grad, *known, *source, weight, *conv, True, residual is not None, True, False, *how)
+
+    return run
+
+
+def _require(asked: str, x: Tensor) -> None:
+    if asked not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)} or None, got {asked!r}")
+    reason = ""
+    if asked == "winograd":
+        reason = "the Winograd convolution is not built yet"
+    elif asked == "fused":
+        reason = _conv_fused.unavailable(x.device.type, x.dtype)
+    if reason:
+        raise BackendUnavailableError(f"conv_norm_act: algorithm {asked!r} cannot run: {reason}")
+
+
+def _milliseconds(function: Callable[[], object]) -> float:
+    """What one call takes on the current CUDA stream: the median of a few."""
+    for _ in range(_WARM_UP):
+        function()
+    took: list[float] = []
+    for _ in range(_REPETITIONS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        function()
+        end.record()
+        end.synchronize()
+        took.append(start.elapsed_time(end))
+    return statistics.median(took)
