@@ -56,6 +56,7 @@ PLAIN_STANDARD_HEADERS = {
     "initializer_list",
     "limits",
     "type_traits",
+    "utility",
 }
 HEADERS = {
     "include": PLAIN_STANDARD_HEADERS,

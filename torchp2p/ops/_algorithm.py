@@ -2,7 +2,8 @@
 
 The fused convolution is taken unasked only where a row of ``_tuning`` says so; where there is none, both are measured,
 once, on the tensors at hand, unless ``TORCHP2P_TUNE=0`` says no. Nothing is measured while a CUDA graph is captured or
-torch.compile traces, nor on the CPU, where the interpreter that runs the fused convolution is only for tests.
+torch.compile traces, nor on the CPU, where the interpreter that runs the fused convolution is only for tests. There
+Winograd's convolution is taken for shapes that are known to be faster so: a rule, for two runs must be alike.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from torchp2p.ops import _conv_fused, _tuning
+from torchp2p.ops import _conv_fused, _tuning, _winograd
 from torchp2p.ops._conv_fused import Tensors
 from torchp2p.ops._dispatch import BackendUnavailableError, choose
+from torchp2p.ops._winograd import TILES
 from torchp2p.ops.norm_act import Options
 from torchp2p.reference.conv_norm_act import Convolution
 
-ALGORITHMS = ("vendor", "winograd", "fused")
+ALGORITHMS = ("vendor", *TILES, "fused")
 _WARM_UP, _REPETITIONS = 2, 5
 
 
@@ -31,7 +33,7 @@ def choose_algorithm(
     conv: Convolution,
     groups: int,
 ) -> str:
-    """``vendor`` or ``fused``. ``tensors`` and ``options`` stand before the convolution; ``groups`` of statistics
+    """One of ``ALGORITHMS``. ``tensors`` and ``options`` stand before the convolution; ``groups`` of statistics
     are wanted of its output.
 
     Raises:
@@ -40,8 +42,10 @@ def choose_algorithm(
     """
     x = tensors[0]
     if asked is not None:
-        _require(asked, x)
+        _require(asked, x, weight, conv)
         return asked if x.shape[0] else "vendor"  # no samples are nothing to fuse
+    if x.device.type == "cpu" and x.shape[0] and _winograd.pays(x, weight, conv):
+        return "winograd"
     if x.device.type != "cuda" or torch.compiler.is_compiling() or x.numel() == 0:
         return "vendor"
     if _conv_fused.unavailable(x.device.type, x.dtype):
@@ -103,12 +107,12 @@ def _both_ways(
     return run
 
 
-def _require(asked: str, x: Tensor) -> None:
+def _require(asked: str, x: Tensor, weight: Tensor, conv: Convolution) -> None:
     if asked not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)} or None, got {asked!r}")
     reason = ""
-    if asked == "winograd":
-        reason = "the Winograd convolution is not built yet"
+    if asked in TILES:
+        reason = _winograd.unavailable(x, weight, conv)
     elif asked == "fused":
         reason = _conv_fused.unavailable(x.device.type, x.dtype)
     if reason:

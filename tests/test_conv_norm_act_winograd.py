@@ -1,0 +1,183 @@
+"""``conv_norm_act(algorithm="winograd")``: the same convolution by fewer multiplications (spec section 11.1)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+
+import pytest
+import torch
+from conv_norm_act_case import REFLECT, Case, Geometry, ours, plain, random_inputs, results
+from op_testing import LAYOUTS, assert_as_exact_as_eager, channels_last, contiguous, largest_error
+
+from torchp2p.ops import BackendUnavailableError, _winograd, conv_norm_act
+from torchp2p.ops._winograd import TILES
+
+CPU = torch.device("cpu")
+VALID, PADDED = Geometry(3, 1, 0), Geometry(3, 1, 1)
+SAMPLES_OF_SIZES = [(1, 3, 3), (2, 7, 9), (1, 8, 12), (3, 4, 5)]
+"""Samples, height, width: one tile that is not full, odd and even numbers of tiles, whole tiles."""
+
+either_tile = pytest.mark.parametrize("algorithm", TILES)
+
+
+@either_tile
+@pytest.mark.parametrize("shape", SAMPLES_OF_SIZES, ids=str)
+@pytest.mark.parametrize("geometry", [VALID, PADDED, REFLECT, Geometry(3, 1, 2)], ids=str)
+@pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda f: f.__name__)
+def test_result_and_gradients_are_those_of_the_separate_layers_in_float64(algorithm, shape, geometry, layout) -> None:
+    case = Case(geometry, "none", "leaky_relu", bias=True, inputs=5, outputs=19)
+    inputs = random_inputs(case, torch.float64, CPU, shape).laid_out(layout)
+    found, expected = results(ours, case, inputs, algorithm=algorithm), results(plain, case, inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@either_tile
+@pytest.mark.parametrize(("norm", "residual"), [*product(("instance", "batch"), (False, True))])
+def test_norms_and_residuals_follow_it_as_they_follow_any_convolution(algorithm, norm, residual) -> None:
+    case = Case(REFLECT, norm, "relu", affine=True, residual=residual, inputs=8, outputs=8)
+    inputs = random_inputs(case, torch.float64, CPU, (2, 8, 10))
+    found, expected = results(ours, case, inputs, algorithm=algorithm), results(plain, case, inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_inputs_and_gradients_may_have_any_strides(layout) -> None:
+    case = Case(VALID, "none", "none", inputs=6, outputs=7)
+    inputs = random_inputs(case, torch.float64, CPU, (2, 6, 8))
+    inputs = replace(inputs, x=layout(inputs.x), grad=layout(inputs.grad))
+    found, expected = results(ours, case, inputs, algorithm="winograd"), results(plain, case, inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("channels", [3, 16, 300])
+def test_tiles_of_2x2_are_as_exact_as_eager(channels: int) -> None:
+    case = Case(REFLECT, "none", "none", inputs=channels, outputs=24)
+    inputs = random_inputs(case, torch.float32, CPU, (1, 14, 18))
+    found, eager = results(ours, case, inputs, algorithm="winograd"), results(plain, case, inputs)
+    oracle = results(plain, case, inputs.in_dtype(torch.float64))
+    magnitude = results(plain, case, replace(inputs, x=inputs.x.abs(), grad=inputs.grad.abs(), tensors={
+        name: None if t is None else t.abs() for name, t in inputs.tensors.items()
+    }).in_dtype(torch.float64))  # fmt: skip
+    for name, exact in oracle.items():
+        if exact is not None:
+            terms = magnitude[name].abs().max().item()
+            assert_as_exact_as_eager(name, found[name], eager[name], exact, magnitude=terms)
+
+
+def test_tiles_of_4x4_lose_about_four_bits() -> None:
+    case = Case(REFLECT, "none", "none", inputs=64, outputs=24)
+    inputs = random_inputs(case, torch.float32, CPU, (1, 14, 18))
+    oracle = results(plain, case, inputs.in_dtype(torch.float64))
+    errors = {
+        name: largest_error(results(ours, case, inputs, algorithm=name)["y"], oracle["y"])
+        for name in ("vendor", "winograd_4x4")
+    }
+    assert errors["vendor"] < errors["winograd_4x4"] < 64 * errors["vendor"]
+
+
+def test_the_channels_of_the_result_lie_as_the_vendors_do() -> None:
+    x, weight = torch.randn(1, 4, 6, 6), torch.randn(5, 4, 3, 3)
+    for given in product((x, channels_last(x)), (weight, channels_last(weight))):
+        raw = {name: conv_norm_act(*given, defer=True, algorithm=name).raw for name in ("vendor", "winograd")}
+        assert raw["winograd"].stride() == raw["vendor"].stride()
+
+
+def test_it_is_registered_as_torch_wants_it() -> None:
+    x, weight = (torch.randn(*shape, dtype=torch.float64) for shape in ((1, 3, 6, 7), (4, 3, 3, 3)))
+    source = (x.requires_grad_(), *(None,) * 5, "none", 1e-5, "none", 0.2, 1)
+    conv = ([1, 1], 1, "zeros", False, [0, 0])
+    args = (*source, weight.requires_grad_(), None, *conv, 0, "winograd", "native")
+    torch.library.opcheck(torch.ops.torchp2p.conv_norm_act.default, args)
+
+
+def test_it_can_be_differentiated_twice() -> None:
+    x, weight = (torch.randn(*shape, dtype=torch.float64) for shape in ((1, 2, 5, 4), (3, 2, 3, 3)))
+
+    def block(x, weight):
+        return conv_norm_act(x, weight, padding=1, pad_mode="reflect", act="tanh", algorithm="winograd")
+
+    inputs = (x.requires_grad_(), weight.requires_grad_())
+    assert torch.autograd.gradcheck(block, inputs)
+    assert torch.autograd.gradgradcheck(block, inputs)
+
+
+@either_tile
+def test_the_transforms_give_the_same_bits_for_any_number_of_threads(algorithm: str) -> None:
+    m, (x, weight) = TILES[algorithm], (torch.randn(2, 40, 34, 38), torch.randn(24, 40, 3, 3))
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        of_x, of_weight = _winograd._of_input(x, 1, m), _winograd._of_filter(weight, m)
+        back, back_weight = torch.empty_like(x), torch.empty_like(weight)
+        _winograd._image("input_adjoint", back, of_x, None, tuple(x.shape), 1, m)
+        _winograd._filter("filter_adjoint", back_weight, of_weight, m)
+        found.append((of_x, of_weight, back, back_weight))
+    for other in found[1:]:
+        assert all(torch.equal(ours, first) for ours, first in zip(other, found[0], strict=True))
+
+
+@pytest.mark.parametrize("isa", ["baseline", "v3"])
+def test_smaller_instruction_sets_compute_the_same(isa: str) -> None:
+    program = """
+import torch
+from torchp2p.ops import conv_norm_act
+torch.manual_seed(0)
+x, weight = torch.randn(1, 21, 9, 10, dtype=torch.float64), torch.randn(5, 21, 3, 3, dtype=torch.float64)
+for name in ("winograd", "winograd_4x4"):
+    found, expected = (conv_norm_act(x, weight, norm="none", algorithm=each) for each in (name, "vendor"))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "TORCHP2P_CPU_ISA": isa})
+
+
+# --- when it is taken --------------------------------------------------------------------------------------
+
+
+def transforms_of(monkeypatch: pytest.MonkeyPatch, x, weight, **options) -> int:
+    """How often an input was transformed."""
+    calls, of_input = [], _winograd._of_input
+    monkeypatch.setattr(_winograd, "_of_input", lambda *args: calls.append(args) or of_input(*args))
+    conv_norm_act(x, weight, **options)
+    return len(calls)
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype", "options", "times"),
+    [
+        ((256, 256), torch.float32, {}, 1),
+        ((256, 256), torch.float32, {"algorithm": "vendor"}, 0),
+        ((255, 256), torch.float32, {}, 0),
+        ((256, 255), torch.float32, {}, 0),
+        ((256, 256), torch.float64, {}, 0),
+        ((256, 256), torch.bfloat16, {}, 0),
+        ((256, 256), torch.float32, {"stride": 2}, 0),
+    ],
+)
+def test_unasked_it_is_taken_where_it_is_faster_and_as_exact(channels, dtype, options, times, monkeypatch) -> None:
+    inputs, outputs = channels
+    x, weight = torch.randn(1, inputs, 6, 6, dtype=dtype), torch.randn(outputs, inputs, 3, 3, dtype=dtype)
+    assert transforms_of(monkeypatch, x, weight, **options) == times
+
+
+@either_tile
+@pytest.mark.parametrize(
+    ("x", "weight", "options", "reason"),
+    [
+        (torch.randn(1, 2, 6, 6), torch.randn(3, 2, 3, 3), {"stride": 2}, "3x3 kernels of stride 1"),
+        (torch.randn(1, 2, 6, 6), torch.randn(3, 2, 4, 4), {}, "3x3 kernels of stride 1"),
+        (torch.randn(1, 3, 6, 6), torch.randn(3, 2, 3, 3), {"transposed": True}, "3x3 kernels of stride 1"),
+        (torch.randn(1, 2, 6, 6).half(), torch.randn(3, 2, 3, 3).half(), {}, "float32 and float64, not torch.float16"),
+    ],
+)
+def test_asked_for_where_it_cannot_be_had_it_says_why(algorithm, x, weight, options, reason) -> None:
+    with pytest.raises(BackendUnavailableError, match=f"algorithm '{algorithm}' cannot run: .*{reason}"):
+        conv_norm_act(x, weight, algorithm=algorithm, **options)
+
+
+def test_no_samples_are_no_convolution() -> None:
+    y = conv_norm_act(torch.empty(0, 4, 6, 6), torch.randn(5, 4, 3, 3), padding=1, algorithm="winograd")
+    assert y.shape == (0, 5, 6, 6)
