@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 
 import pytest
@@ -39,6 +40,14 @@ def test_the_five_maps_and_their_gradient_are_those_of_the_plain_layers(plain, w
     for index, (mine, plain_one) in enumerate(zip(*found, strict=True)):
         assert mine.shape == plain_one.shape
         assert_close(mine, plain_one, f"map {index + 1}")
+
+
+def test_float32_maps_are_as_exact_as_those_of_the_plain_layers(plain, weights):
+    x = torch.randn(1, 3, 32, 48).tanh()
+    found, theirs = VGG19Features(weights)(x), plain(x)
+    for mine, plain_one, exact in zip(found, theirs, copy.deepcopy(plain).double()(x.double()), strict=True):
+        error, plain_error = ((each.double() - exact).norm() for each in (mine, plain_one))
+        assert error <= 2 * plain_error + 1e-7 * exact.norm()
 
 
 def test_maps_have_the_published_channels_and_sizes(weights):
