@@ -11,6 +11,7 @@ from cli_workshop import TRAIN, fill_workshop
 from tiny_training import files_of
 
 from torchp2p.cli.main import COMMANDS, main
+from torchp2p.ops import _dispatch, _native
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +24,19 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("cli")
     fill_workshop(root)
     return root
+
+
+def test_a_backend_that_cannot_run_is_said_with_its_reason(
+    there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_dispatch, "_environment", "native")
+    monkeypatch.setattr(_native, "C", None)
+    monkeypatch.setattr(_native, "REASON", "it was left out")
+    assert main(["train", *TRAIN, "--name=refused"]) == 1
+    errors = capsys.readouterr().err
+    assert "backend 'native' cannot run: it was left out" in errors
+    assert "Traceback" not in errors
+    shutil.rmtree(there / "checkpoints/refused", ignore_errors=True)
 
 
 @pytest.fixture

@@ -244,6 +244,14 @@ OPTIONS: dict[str, tuple[Any, list[str]]] = {
         lambda root: ["--niter_fix_global=1"],
         ["niter_fix_global needs netG local, got netG global"],
     ),
+    "too many scales for the size": (
+        lambda root: ["--num_D=9"],
+        ["images of 32x64 (height x width) cannot be trained on", "statistics need more than one value"],
+    ),
+    "a learning rate that leaves the numbers": (
+        lambda root: ["--lr=1e30", "--max_skipped=2", "--niter=9"],
+        ["losses were not finite for 2 steps in a row", "the first output that is not finite is that of"],
+    ),
     "images as input with instances": (lambda root: ["--label_nc=0"], ["no_instance must be true"]),
 }
 

@@ -44,6 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(command: str, arguments: list[str]) -> int:
     from torchp2p.cli.parsing import UsageError
+    from torchp2p.ops import BackendUnavailableError
     from torchp2p.train import ConfigError
 
     try:
@@ -51,7 +52,7 @@ def _run(command: str, arguments: list[str]) -> int:
         return status
     except (UsageError, ConfigError) as error:
         return _complain(f"torchp2p {command}", str(error), 2, error)
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError, BackendUnavailableError) as error:
         # The classes that the package raises for what a user can mend; anything else is a fault of ours.
         return _complain(f"torchp2p {command}", _sentence(error), 1, error)
     except KeyboardInterrupt:

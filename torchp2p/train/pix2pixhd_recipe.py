@@ -61,7 +61,12 @@ class Pix2PixHDRecipe(Recipe[HDTrainConfig]):
 
     def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """One iteration on a batch of the small integers that the loader makes."""
-        return self._step(self._on_device(batch))
+        shown = self._on_device(batch)
+        try:
+            return self._step(shown)
+        except ValueError as error:  # the networks speak of their layers; what the user chose is the size
+            height, width = shown["label"].shape[2:]
+            raise ValueError(f"images of {height}x{width} (height x width) cannot be trained on: {error}") from error
 
     def shown(self, batch: Mapping[str, Any]) -> dict[str, Picture]:
         """input_label, synthesized_image and real_image."""
