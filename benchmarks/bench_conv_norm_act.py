@@ -2,12 +2,15 @@
 
     python -m benchmarks.bench_conv_norm_act [--quick] [--threads N] [--allocator keep] [--large]
 
-The convolution is the vendor's for everybody, so the ratio shows what is done around it.
+``native`` takes the convolution that torchp2p chooses. With the ``vendor``'s, the ratio shows what is done around it;
+``winograd`` and ``winograd_4x4`` are there to be compared for every shape.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,10 +64,11 @@ def eager(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return x + F.instance_norm(F.conv2d(F.pad(h, (1, 1, 1, 1), mode="reflect"), second))
 
 
-def native(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+def native(x: Tensor, first: Tensor, second: Tensor, algorithm: str | None = None) -> Tensor:
     """The same as a chain."""
-    h = ops.conv_norm_act(x, first, padding=1, pad_mode="reflect", act="relu", defer=True)
-    y = ops.conv_norm_act(h, second, padding=1, pad_mode="reflect", act="none", residual=x)
+    how: Any = {"padding": 1, "pad_mode": "reflect", "algorithm": algorithm}
+    h = ops.conv_norm_act(x, first, act="relu", defer=True, **how)
+    y = ops.conv_norm_act(h, second, act="none", residual=x, **how)
     assert isinstance(y, Tensor)
     return y
 
@@ -79,6 +83,8 @@ def providers(shape: tuple[int, int, int, int]) -> Iterator[Provider]:
     yield Provider(EAGER, run(eager))
     yield Provider("compile", lambda mode: timed_call(compiled(eager), inputs, mode))
     yield Provider(OURS, run(native))
+    for algorithm in ("vendor", "winograd", "winograd_4x4"):
+        yield Provider(algorithm, run(partial(native, algorithm=algorithm)))
 
 
 def saved_bytes(block: Block, shape: tuple[int, int, int, int]) -> int:

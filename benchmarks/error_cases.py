@@ -45,6 +45,7 @@ def cases() -> Iterator[Case]:
     yield conv_norm_act((1, 64, 64, 128), mean=0.0)
     yield conv_norm_act((1, 16, 512, 1024), mean=0.0)
     yield conv_norm_act((1, 64, 64, 128), mean=1000.0)
+    yield conv_norm_act((1, 256, 32, 64), mean=0.0)  # by Winograd's algorithm, the backends' convolutions too
     for mode in ("vanilla", "lsgan", "hinge", "wgan"):
         yield gan_loss(mode, 1.0)
     yield gan_loss("vanilla", 30.0)
