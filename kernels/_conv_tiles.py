@@ -28,8 +28,8 @@ class Tiles(NamedTuple):
 # All fit into the shared memory and the registers of every GPU from sm_80 on; the report of the kernels shows it.
 HALF = (
     Tile(128, 128, 32, 8, 3),
-    Tile(128, 64, 32, 4, 3),
-    Tile(64, 128, 32, 4, 3),
+    Tile(128, 64, 32, 8, 3),
+    Tile(64, 128, 32, 8, 3),
     Tile(64, 64, 32, 4, 3),
     Tile(64, 32, 64, 4, 3),
     Tile(32, 64, 64, 4, 3),
@@ -41,9 +41,10 @@ FLOAT = (
 )
 
 
-def candidates(dtype: torch.dtype) -> tuple[Tile, ...]:
-    """The tiles worth trying."""
-    return FLOAT if dtype == torch.float32 else HALF
+def candidates(dtype: torch.dtype, use: str) -> list[Tile]:
+    """The tiles worth trying for ``use``, a field of Tiles. A data gradient holds x besides: not the largest ones."""
+    tiles = FLOAT if dtype == torch.float32 else HALF
+    return [tile for tile in tiles if use != "data" or tile.rows * tile.columns <= 128 * 64]
 
 
 def default_tiles(dtype: torch.dtype) -> Tiles:

@@ -6,6 +6,8 @@ are read in the order of channels_last and turned to it where they are not. Size
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -18,11 +20,11 @@ from torchp2p.kernels._conv_statistics import empty_parts, merge, parts_kernel
 from torchp2p.kernels._conv_tiles import Tile, Tiles, candidates, default_tiles
 from torchp2p.kernels._conv_weight_gradient import weight_gradient_kernel
 from torchp2p.kernels._index import offset_type
-from torchp2p.kernels._launch import launch
+from torchp2p.kernels._launch import Example, launch
 
 __all__ = [
-    "Source", "Tile", "Tiles", "Window", "adjoint", "candidates", "data_gradient", "default_tiles", "forward",
-    "norm_gradient", "statistics", "weight_gradient",
+    "Source", "Tile", "Tiles", "Window", "adjoint", "candidates", "data_gradient", "default_tiles", "examples",
+    "forward", "norm_gradient", "statistics", "weight_gradient",
 ]  # fmt: skip
 
 # Of the elementwise kernels: pixels and channels.
@@ -210,3 +212,63 @@ def _constants(x: Tensor, window: Window, tile: Tile) -> dict[str, Any]:
         "BLOCK_M": tile.rows, "BLOCK_N": tile.columns, "BLOCK_K": tile.depth,
         "PRECISION": "tf32" if tf32 else "ieee", "num_warps": tile.warps, "num_stages": tile.stages,
     }  # fmt: skip
+
+
+# --- for the report -------------------------------------------------------------------------------------------
+
+_KINDS = {
+    "3x3 reflect": Window((3, 3), (1, 1), 1, "reflect", False),
+    "3x3 stride 2": Window((3, 3), (2, 2), 1, "zeros", False),
+    "4x4 stride 2": Window((4, 4), (2, 2), 1, "zeros", False),
+    "4x4 stride 1": Window((4, 4), (1, 1), 2, "zeros", False),
+    "7x7 reflect": Window((7, 7), (1, 1), 3, "reflect", False),
+    "transposed 3x3": Window((3, 3), (2, 2), 1, "zeros", True),
+    "transposed 4x4": Window((4, 4), (2, 2), 1, "zeros", True),
+}
+
+
+def examples() -> Iterator[Example]:
+    """Every kernel with every tile, and every kind of convolution with one, on channels_last images of 64x128x256."""
+    for dtype in (torch.bfloat16, torch.float32):
+        for use in Tiles._fields:
+            for tile in candidates(dtype, use):
+                yield _example(use, "transposed 4x4", dtype, tile)
+                if use != "data":  # a border's data gradient is a forward without anything fused
+                    yield _example(use, "3x3 reflect", dtype, tile)
+    for kind, window in _KINDS.items():
+        for use, tile in default_tiles(torch.float16)._asdict().items():
+            if use != "data" or window.pad_mode == "zeros":
+                yield _example(use, kind, torch.float16, tile)
+    x, vector = _image(256, (64, 128), torch.bfloat16), torch.empty((1, 256), device="meta")
+    source = Source(x, None, vector, vector, vector[0])
+    yield Example("norm gradient", partial(norm_gradient, x, source, (vector, vector), x), 3 * x.nbytes, 3 * x.nbytes)
+
+
+def _example(use: str, kind: str, dtype: torch.dtype, tile: Tile) -> Example:
+    """One launch of a kernel whose source has everything there is."""
+    window, channels, size = _KINDS[kind], 256, (64, 128)
+    x, vector = _image(channels, size, dtype), torch.empty((1, channels), device="meta")
+    source = Source(x, x, vector, vector, vector[0], vector[0], 1e-5, "leaky_relu", 0.2)
+    weight = torch.empty((channels, channels, *window.kernel), dtype=dtype, device="meta")
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    grown = [(each + 2 * window.padding - edge) for each, edge in zip(size, window.kernel, strict=True)]
+    down, across = window.stride
+    out_size = (
+        (size[0] * down, size[1] * across) if window.transposed else (grown[0] // down + 1, grown[1] // across + 1)
+    )
+    out = _image(channels, out_size, dtype)
+    label = f"{use} {kind} {str(dtype).removeprefix('torch.')} {tile.rows}x{tile.columns}x{tile.depth}"
+    least = 2 * x.nbytes + out.nbytes + weight.nbytes
+    if use == "weight":
+        return Example(label, partial(weight_gradient, out, source, weight, window, tile), least, least)
+    written, call = out, partial[object](forward, source, weight, None, out, window, 1, tile)
+    if use == "data":
+        written, call = x, partial[object](data_gradient, out, source, weight, window, x, tile)
+        least += x.nbytes
+    parts = 16 * channels * triton.cdiv(written[0, 0].numel(), tile.rows)
+    return Example(label, call, least + parts, least)
+
+
+def _image(channels: int, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    image = torch.empty((1, channels, *size), dtype=dtype, device="meta")
+    return image.contiguous(memory_format=torch.channels_last)

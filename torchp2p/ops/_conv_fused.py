@@ -165,7 +165,7 @@ def fastest_tiles(
             backward(grad, tensors, options, weight, conv, needs, backend, tiles)
 
     def fastest(use: str) -> Tile:
-        return min(candidates(weight.dtype), key=lambda tile: time(partial(run, use, tile)))
+        return min(candidates(weight.dtype, use), key=lambda tile: time(partial(run, use, tile)))
 
     return {use: list(fastest(use)) for use in Tiles._fields}
 
