@@ -261,12 +261,12 @@ def _example(use: str, kind: str, dtype: torch.dtype, tile: Tile) -> Example:
     least = 2 * x.nbytes + out.nbytes + weight.nbytes
     if use == "weight":
         return Example(label, partial(weight_gradient, out, source, weight, window, tile), least, least)
-    written, call = out, partial[object](forward, source, weight, None, out, window, 1, tile)
     if use == "data":
-        written, call = x, partial[object](data_gradient, out, source, weight, window, x, tile)
+        parts = 16 * channels * triton.cdiv(x[0, 0].numel(), tile.rows)
         least += x.nbytes
-    parts = 16 * channels * triton.cdiv(written[0, 0].numel(), tile.rows)
-    return Example(label, call, least + parts, least)
+        return Example(label, partial(data_gradient, out, source, weight, window, x, tile), least + parts, least)
+    parts = 16 * channels * triton.cdiv(out[0, 0].numel(), tile.rows)
+    return Example(label, partial(forward, source, weight, None, out, window, 1, tile), least + parts, least)
 
 
 def _image(channels: int, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
