@@ -5,7 +5,11 @@ On the CPU the kernels run in Triton's interpreter, with tiles so small that eve
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -216,7 +220,7 @@ def test_a_block_hands_on_the_statistics_of_its_raw_output(geometry, norm, devic
     mean, var = norm_act_reference.mean_and_variance(deferred.raw.double(), groups)
     size = deferred.raw.abs().max().item()
     torch.testing.assert_close(deferred.mean.double(), mean, rtol=0, atol=1e-6 * size)
-    torch.testing.assert_close(deferred.var.double(), var, rtol=1e-5, atol=(1e-6 * size) ** 2)
+    torch.testing.assert_close(deferred.var.double(), var, rtol=1e-4, atol=(1e-6 * size) ** 2)
 
 
 def test_more_tiles_than_are_merged_at_once(device, monkeypatch):
@@ -373,10 +377,21 @@ def launches(channels: int, size: tuple[int, int], samples: int = 1) -> list:
     return found
 
 
-@pytest.mark.parametrize("channels", [3, 8, 12, 64])
-def test_what_is_compiled_does_not_depend_on_the_size_of_the_image(channels):
-    one, other = (launches(channels, size) for size in ((64, 128), (37, 1001)))
-    assert [launch.options for launch in one] == [launch.options for launch in other]
+COUNT_COMPILATIONS = """
+import sys
+from test_conv_norm_act_fused import launches
+from torchp2p.kernels.aot import compilation_of
+for channels in (3, 8, 12, 64):
+    keys = [{compilation_of(launch, 80).key for launch in launches(channels, size)} for size in ((64, 128), (37, 1001))]
+    print(channels, len(keys[0]), len(keys[0] | keys[1]))
+"""
+
+
+def test_an_image_of_another_size_compiles_nothing():
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    ran = subprocess.run([sys.executable, "-c", COUNT_COMPILATIONS], env=environment, capture_output=True, text=True)
+    assert ran.stdout.splitlines() == ["3 3 3", "8 3 3", "12 3 3", "64 3 3"], ran.stderr
 
 
 def test_offsets_are_wide_where_one_sample_needs_it_and_samples_may_be_many():

@@ -20,6 +20,9 @@ from torchp2p.ops.norm_act import Options
 from torchp2p.reference.conv_norm_act import Convolution
 
 ALGORITHMS = ("vendor", "winograd", "fused")
+DEVICES = ("cuda",)
+"""The types of device on which it is worth asking which is faster."""
+
 _WARM_UP, _REPETITIONS = 2, 5
 
 
@@ -42,7 +45,7 @@ def choose_algorithm(
     if asked is not None:
         _require(asked, x)
         return asked if x.shape[0] else "vendor"  # no samples are nothing to fuse
-    if x.device.type != "cuda" or torch.compiler.is_compiling() or x.numel() == 0:
+    if x.device.type not in DEVICES or torch.compiler.is_compiling() or x.numel() == 0:
         return "vendor"
     if _conv_fused.unavailable(x.device.type, x.dtype):
         return "vendor"
