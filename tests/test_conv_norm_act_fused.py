@@ -33,6 +33,7 @@ from op_testing import (
     cropped,
     expanded,
     leaf,
+    saved_tensors,
 )
 
 from torchp2p.kernels import conv_norm_act as kernels
@@ -299,6 +300,19 @@ def test_statistics_that_do_not_fit_are_refused(statistics, words):
     deferred = Deferred(torch.zeros(2, 3, 4, 5), "instance", **statistics)
     with pytest.raises(ValueError, match=words):
         deferred.tensor()
+
+
+def test_a_chain_keeps_raw_outputs_and_their_statistics_and_nothing_else(device):
+    x = torch.randn(2, 3, 5, 6, device=device, requires_grad=True)
+    first, last = (torch.randn(4, n, 3, 3, device=device, requires_grad=True) for n in (3, 4))
+
+    def chain():
+        h = conv_norm_act(x, first, padding=1, act="relu", defer=True, **FUSED)
+        return conv_norm_act(h, last, padding=1, pad_mode="reflect", act="relu", **FUSED)
+
+    raw, statistics = 2 * 4 * 5 * 6, [2 * 4] * 2
+    expected = [x.numel(), first.numel(), raw, *statistics, last.numel(), raw, *statistics]
+    assert sorted(t.numel() for t in saved_tensors(chain)) == sorted(expected)
 
 
 # --- only what is wanted ---------------------------------------------------------------------------------
