@@ -8,6 +8,7 @@ import os
 import pytest
 import torch
 
+from benchmarks import tune_convolutions
 from torchp2p.kernels import conv_norm_act as kernels
 from torchp2p.ops import Deferred, _algorithm, _conv_fused, _tuning, conv_norm_act
 from torchp2p.ops._conv_fused import tiles_of
@@ -218,3 +219,25 @@ def test_on_the_cpu_nothing_is_measured(monkeypatch):
     measured = timer(monkeypatch, FUSED_WINS)
     conv_norm_act(X, WEIGHT)
     assert measured == []
+
+
+# --- the tables of the package ---------------------------------------------------------------------------
+
+
+def test_new_rows_of_a_table_join_the_old_ones_and_losing_shapes_are_counted(tmp_path, capsys):
+    path = tmp_path / "tuning" / "gpu.json"
+    tune_convolutions.merged(path, {"format": 1, "rows": {"b": ROW}})
+    rows = tune_convolutions.merged(path, {"format": 1, "rows": {"a": {"algorithm": "vendor"}}})
+    assert _tuning.read(path) == rows == {"a": {"algorithm": "vendor"}, "b": ROW}
+    tune_convolutions.show(rows)
+    assert capsys.readouterr().out.splitlines() == [
+        "       -        -  vendor  a",
+        "   2.000    1.000  fused   b",
+        "1 of 2 shapes are left to the vendor's convolution",
+    ]
+
+
+def test_without_a_gpu_the_tables_of_the_package_cannot_be_measured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="needs a CUDA GPU"):
+        tune_convolutions.main([])
