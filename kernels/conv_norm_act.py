@@ -6,7 +6,7 @@ are read in the order of channels_last and turned to it where they are not. Size
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,14 +17,14 @@ from torch import Tensor
 from torchp2p.kernels._conv_data_gradient import data_gradient_kernel, norm_gradient_kernel
 from torchp2p.kernels._conv_forward import forward_kernel
 from torchp2p.kernels._conv_statistics import empty_parts, merge, parts_kernel
-from torchp2p.kernels._conv_tiles import Tile, Tiles, candidates, default_tiles
+from torchp2p.kernels._conv_tiles import Tile, Tiles, arithmetic_of, candidates, default_tiles
 from torchp2p.kernels._conv_weight_gradient import weight_gradient_kernel
 from torchp2p.kernels._index import offset_type
 from torchp2p.kernels._launch import Example, launch
 
 __all__ = [
-    "Source", "Tile", "Tiles", "Window", "adjoint", "candidates", "data_gradient", "default_tiles", "examples",
-    "forward", "norm_gradient", "statistics", "weight_gradient",
+    "Source", "Tile", "Tiles", "Window", "adjoint", "arithmetic_of", "candidates", "data_gradient", "default_tiles",
+    "examples", "forward", "norm_gradient", "statistics", "weight_gradient",
 ]  # fmt: skip
 
 # Of the elementwise kernels: pixels and channels.
@@ -205,12 +205,12 @@ def _places(**images: Tensor) -> tuple[list[int], dict[str, Any]]:
 
 def _constants(x: Tensor, window: Window, tile: Tile) -> dict[str, Any]:
     """What is compiled into every kernel that multiplies; float32 as exactly as torch's own convolutions have to."""
-    tf32 = x.device.type != "cpu" and torch.backends.cudnn.allow_tf32
     return {
         "PAD": window.padding, "TRANSPOSED": window.transposed,
         "KH": window.kernel[0], "KW": window.kernel[1], "SH": window.stride[0], "SW": window.stride[1],
         "BLOCK_M": tile.rows, "BLOCK_N": tile.columns, "BLOCK_K": tile.depth,
-        "PRECISION": "tf32" if tf32 else "ieee", "num_warps": tile.warps, "num_stages": tile.stages,
+        "PRECISION": "ieee" if arithmetic_of(x) == "ieee" else "tf32",
+        "num_warps": tile.warps, "num_stages": tile.stages,
     }  # fmt: skip
 
 
@@ -229,14 +229,16 @@ _KINDS = {
 
 def examples() -> Iterator[Example]:
     """Every kernel with every tile, and every kind of convolution with one, on channels_last images of 64x128x256."""
-    for dtype in (torch.bfloat16, torch.float32):
-        for use in Tiles._fields:
-            for tile in candidates(dtype, use):
-                yield _example(use, "transposed 4x4", dtype, tile)
+    for dtype, tf32 in ((torch.bfloat16, True), (torch.float32, True), (torch.float32, False)):
+        with torch.backends.cudnn.flags(allow_tf32=tf32):
+            tiles = {use: candidates(_image(1, (1, 1), dtype), use) for use in Tiles._fields}
+        for use, several in tiles.items():
+            for tile in several:
+                yield _example(use, "transposed 4x4", dtype, tile, tf32)
                 if use != "data":  # a border's data gradient is a forward without anything fused
-                    yield _example(use, "3x3 reflect", dtype, tile)
+                    yield _example(use, "3x3 reflect", dtype, tile, tf32)
     for kind, window in _KINDS.items():
-        for use, tile in default_tiles(torch.float16)._asdict().items():
+        for use, tile in default_tiles(_image(1, (1, 1), torch.float16))._asdict().items():
             if use != "data" or window.pad_mode == "zeros":
                 yield _example(use, kind, torch.float16, tile)
     x, vector = _image(256, (64, 128), torch.bfloat16), torch.empty((1, 256), device="meta")
@@ -244,8 +246,16 @@ def examples() -> Iterator[Example]:
     yield Example("norm gradient", partial(norm_gradient, x, source, (vector, vector), x), 3 * x.nbytes, 3 * x.nbytes)
 
 
-def _example(use: str, kind: str, dtype: torch.dtype, tile: Tile) -> Example:
+def _example(use: str, kind: str, dtype: torch.dtype, tile: Tile, tf32: bool = True) -> Example:
     """One launch of a kernel whose source has everything there is."""
+
+    def call(function: Callable[..., object], *arguments: object) -> Callable[[], object]:
+        def run() -> None:
+            with torch.backends.cudnn.flags(allow_tf32=tf32):
+                function(*arguments)
+
+        return run
+
     window, channels, size = _KINDS[kind], 256, (64, 128)
     x, vector = _image(channels, size, dtype), torch.empty((1, channels), device="meta")
     source = Source(x, x, vector, vector, vector[0], vector[0], 1e-5, "leaky_relu", 0.2)
@@ -258,15 +268,16 @@ def _example(use: str, kind: str, dtype: torch.dtype, tile: Tile) -> Example:
     )
     out = _image(channels, out_size, dtype)
     label = f"{use} {kind} {str(dtype).removeprefix('torch.')} {tile.rows}x{tile.columns}x{tile.depth}"
+    label += "" if tf32 else " exact"
     least = 2 * x.nbytes + out.nbytes + weight.nbytes
     if use == "weight":
-        return Example(label, partial(weight_gradient, out, source, weight, window, tile), least, least)
+        return Example(label, call(weight_gradient, out, source, weight, window, tile), least, least)
     if use == "data":
         parts = 16 * channels * triton.cdiv(x[0, 0].numel(), tile.rows)
         least += x.nbytes
-        return Example(label, partial(data_gradient, out, source, weight, window, x, tile), least + parts, least)
+        return Example(label, call(data_gradient, out, source, weight, window, x, tile), least + parts, least)
     parts = 16 * channels * triton.cdiv(out[0, 0].numel(), tile.rows)
-    return Example(label, partial(forward, source, weight, None, out, window, 1, tile), least + parts, least)
+    return Example(label, call(forward, source, weight, None, out, window, 1, tile), least + parts, least)
 
 
 def _image(channels: int, size: tuple[int, int], dtype: torch.dtype) -> Tensor:

@@ -65,7 +65,7 @@ SMALL = (2, 5, 6)
 def _tiny_tiles(monkeypatch, device):
     tile = kernels.Tile(16, 8, 8, 4, 1) if device.type == "cpu" else kernels.Tile(16, 16, 16, 4, 1)
     weights = tile._replace(depth=32)
-    monkeypatch.setattr(kernels, "default_tiles", lambda dtype: kernels.Tiles(tile._replace(rows=32), tile, weights))
+    monkeypatch.setattr(kernels, "default_tiles", lambda x: kernels.Tiles(tile._replace(rows=32), tile, weights))
 
 
 def assert_chain_as_exact_as_eager(cases, dtype, device, layout=contiguous, shape=SMALL):
@@ -406,6 +406,12 @@ def test_an_image_of_another_size_compiles_nothing():
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     ran = subprocess.run([sys.executable, "-c", COUNT_COMPILATIONS], env=environment, capture_output=True, text=True)
     assert ran.stdout.splitlines() == ["3 3 3", "8 3 3", "12 3 3", "64 3 3"], ran.stderr
+
+
+@pytest.mark.parametrize(("allowed", "precision"), [(True, "tf32"), (False, "ieee")])
+def test_float32_is_as_exact_as_torch_allows_its_own_convolutions_to_be(allowed, precision, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+    assert launches(8, (8, 8))[0].options["PRECISION"] == precision
 
 
 def test_offsets_are_wide_where_one_sample_needs_it_and_samples_may_be_many():

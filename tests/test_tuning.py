@@ -96,8 +96,9 @@ CONVOLUTION = Convolution([1, 1], 1, "reflect", False, [0, 0])
 OPTIONS = Options("instance", 1e-5, "relu", 0.2, 1, "reflect", 1)
 
 
-def key(size=(2, 4, 6, 7), dtype=torch.float32, residual=None, options=OPTIONS, conv=CONVOLUTION):
-    return _tuning.key_of(torch.empty(size, dtype=dtype), residual, options, torch.empty(5, 4, 3, 3), conv)
+def key(size=(2, 4, 6, 7), dtype=torch.float32, residual=None, options=OPTIONS, conv=CONVOLUTION, arithmetic="ieee"):
+    x, weight = torch.empty(size, dtype=dtype), torch.empty(5, 4, 3, 3)
+    return _tuning.key_of(x, residual, options, weight, conv, arithmetic)
 
 
 def test_sizes_within_a_power_of_two_share_a_row():
@@ -112,6 +113,7 @@ def test_sizes_within_a_power_of_two_share_a_row():
         {"dtype": torch.bfloat16}, {"residual": torch.empty(0)}, {"options": OPTIONS._replace(act="tanh")},
         {"options": OPTIONS._replace(norm="batch")}, {"conv": CONVOLUTION._replace(stride=[2, 2])},
         {"conv": CONVOLUTION._replace(pad_mode="zeros")}, {"conv": CONVOLUTION._replace(transposed=True)},
+        {"arithmetic": "tf32"},
     ],
     ids=lambda other: next(iter(other)),
 )  # fmt: skip
@@ -129,7 +131,7 @@ def block(monkeypatch):
     """A block on a machine where nobody asks for an algorithm and both can run; what it measures with."""
     monkeypatch.setattr(_algorithm, "DEVICES", ("cpu",))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(kernels, "candidates", lambda dtype, use: [kernels.Tile(16, 8, 8, 4, 1), TINY])
+    monkeypatch.setattr(kernels, "candidates", lambda x, use: [kernels.Tile(16, 8, 8, 4, 1), TINY])
     return lambda **more: conv_norm_act(Deferred(X, "instance", act="relu"), WEIGHT, **BLOCK, **more)
 
 
@@ -174,7 +176,7 @@ def test_a_shape_without_a_row_is_measured_once_and_the_faster_is_taken(took, wi
 
 def test_the_tiles_of_a_row_are_used(folder):
     tensors = (X, None, None, None, None, None)
-    _tuning.remember(CPU, _tuning.key_of(X, None, OPTIONS, WEIGHT, CONVOLUTION), ROW)
+    _tuning.remember(CPU, _conv_fused.key_of(tensors, OPTIONS, WEIGHT, CONVOLUTION), ROW)
     tiles = tiles_of(tensors, OPTIONS, WEIGHT, CONVOLUTION)
     assert {use: list(tile) for use, tile in tiles._asdict().items()} == ROW["tiles"]
 

@@ -69,7 +69,7 @@ def tune(
     not fit into memory twice is left to the vendor.
     """
     device = tensors[0].device
-    key = _tuning.key_of(tensors[0], tensors[3], options, weight, conv)
+    key = _conv_fused.key_of(tensors, options, weight, conv)
     row: _tuning.Row = {"algorithm": "vendor"}
     try:
         with torch.no_grad():
