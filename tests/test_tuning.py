@@ -209,12 +209,23 @@ def test_nothing_is_measured_while_torch_compile_traces(block, monkeypatch):
     assert measured == []
 
 
-def test_what_does_not_fit_into_memory_is_left_to_the_vendor(block, monkeypatch):
-    def out_of_memory(function):
-        raise torch.OutOfMemoryError("no room")
+def out_of_memory(function):
+    raise torch.OutOfMemoryError("no room")
 
+
+def test_what_keeps_the_fused_convolution_from_being_measured_is_said_once_and_the_vendors_runs(block, monkeypatch):
     monkeypatch.setattr(_algorithm, "_milliseconds", out_of_memory)
-    assert torch.equal(block(), block(algorithm="vendor"))
+    with pytest.warns(RuntimeWarning, match="leaves conv 2x3x3x3 .* to the vendor's convolution: no room") as said:
+        results = [block(), block()]
+    assert len(said) == 1
+    assert all(torch.equal(y, block(algorithm="vendor")) for y in results)
+
+
+def test_in_strict_mode_it_is_raised(block, monkeypatch):
+    monkeypatch.setenv("TORCHP2P_STRICT", "1")
+    monkeypatch.setattr(_algorithm, "_milliseconds", out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        block()
 
 
 def test_on_the_cpu_nothing_is_measured(monkeypatch):

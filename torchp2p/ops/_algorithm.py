@@ -8,6 +8,7 @@ torch.compile traces, nor on the CPU, where the interpreter that runs the fused 
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from torchp2p.ops import _conv_fused, _tuning
 from torchp2p.ops._conv_fused import Tensors
-from torchp2p.ops._dispatch import BackendUnavailableError, choose
+from torchp2p.ops._dispatch import BackendUnavailableError, choose, strict
 from torchp2p.ops.norm_act import Options
 from torchp2p.reference.conv_norm_act import Convolution
 
@@ -34,8 +35,12 @@ def choose_algorithm(
     conv: Convolution,
     groups: int,
 ) -> str:
-    """``vendor`` or ``fused``. ``tensors`` and ``options`` stand before the convolution; ``groups`` of statistics
-    are wanted of its output.
+    """``vendor`` or ``fused``.
+
+    Args:
+        asked: by the user, or None.
+        tensors, options: what stands before the convolution.
+        groups: how many of statistics are wanted of its output.
 
     Raises:
         ValueError: the asked name is no algorithm.
@@ -65,11 +70,11 @@ def tune(
 ) -> _tuning.Row:
     """Measure both algorithms, forward and backward together, and remember which was faster.
 
-    The fused one is given the statistics of x and takes those of its output; the vendor's takes those of x. What does
-    not fit into memory twice is left to the vendor.
+    The fused one is given the statistics of x and takes those of its output; the vendor's takes those of x. Nobody has
+    asked for the fused one, so whatever keeps it from running (memory, a GPU that Triton does not serve) is said and
+    the vendor's stays; in strict mode it is raised.
     """
-    device = tensors[0].device
-    key = _conv_fused.key_of(tensors, options, weight, conv)
+    device, key = tensors[0].device, _conv_fused.key_of(tensors, options, weight, conv)
     row: _tuning.Row = {"algorithm": "vendor"}
     try:
         with torch.no_grad():
@@ -78,10 +83,11 @@ def tune(
             took = {
                 name: time(_both_ways(name, tensors, options, weight, conv, groups)) for name in ("vendor", "fused")
             }
-    except torch.OutOfMemoryError:
-        took = {}
-    else:
         row |= {"algorithm": min(took, key=took.__getitem__), "milliseconds": took}
+    except Exception as error:
+        if strict():
+            raise
+        warnings.warn(f"conv_norm_act leaves {key} to the vendor's convolution: {error}", RuntimeWarning, stacklevel=2)
     _tuning.remember(device, key, row)
     return row
 
