@@ -4,7 +4,8 @@ Where the convolution reads its activation without a border, the gradient of the
 summed. The product's epilogue takes it through the activation, which is made again from x, and adds up per tile what
 the normalisation's own gradient needs, the sums of g and of g * xhat; a second, elementwise kernel then turns g into
 the gradient of x. (With a border the gradient of the padded activation comes from ``forward_kernel``, and norm_act's
-backward folds the border back.)
+backward folds the border back: a corner is shown at nine places, and to gather from all of them at every tap would
+cost more than the pass that is saved.)
 
 Bytes: the product reads grad and the weight as the forward does, reads x (and residual) once, writes g once; the second
 kernel reads g and x and writes the gradient of x.

@@ -6,6 +6,8 @@ are read in the order of channels_last and turned to it where they are not. Size
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,14 +17,14 @@ from torch import Tensor
 from torchp2p.kernels._conv_data_gradient import data_gradient_kernel, norm_gradient_kernel
 from torchp2p.kernels._conv_forward import forward_kernel
 from torchp2p.kernels._conv_statistics import empty_parts, merge, parts_kernel
-from torchp2p.kernels._conv_tiles import Tile, Tiles, candidates, default_tiles
+from torchp2p.kernels._conv_tiles import Tile, Tiles, arithmetic_of, candidates, default_tiles
 from torchp2p.kernels._conv_weight_gradient import weight_gradient_kernel
 from torchp2p.kernels._index import offset_type
-from torchp2p.kernels._launch import launch
+from torchp2p.kernels._launch import Example, launch
 
 __all__ = [
-    "Source", "Tile", "Tiles", "Window", "adjoint", "candidates", "data_gradient", "default_tiles", "forward",
-    "norm_gradient", "statistics", "weight_gradient",
+    "Source", "Tile", "Tiles", "Window", "adjoint", "arithmetic_of", "candidates", "data_gradient", "default_tiles",
+    "examples", "forward", "norm_gradient", "statistics", "weight_gradient",
 ]  # fmt: skip
 
 # Of the elementwise kernels: pixels and channels.
@@ -203,10 +205,81 @@ def _places(**images: Tensor) -> tuple[list[int], dict[str, Any]]:
 
 def _constants(x: Tensor, window: Window, tile: Tile) -> dict[str, Any]:
     """What is compiled into every kernel that multiplies; float32 as exactly as torch's own convolutions have to."""
-    tf32 = x.device.type != "cpu" and torch.backends.cudnn.allow_tf32
     return {
         "PAD": window.padding, "TRANSPOSED": window.transposed,
         "KH": window.kernel[0], "KW": window.kernel[1], "SH": window.stride[0], "SW": window.stride[1],
         "BLOCK_M": tile.rows, "BLOCK_N": tile.columns, "BLOCK_K": tile.depth,
-        "PRECISION": "tf32" if tf32 else "ieee", "num_warps": tile.warps, "num_stages": tile.stages,
+        "PRECISION": "ieee" if arithmetic_of(x) == "ieee" else "tf32",
+        "num_warps": tile.warps, "num_stages": tile.stages,
     }  # fmt: skip
+
+
+# --- for the report -------------------------------------------------------------------------------------------
+
+_KINDS = {
+    "3x3 reflect": Window((3, 3), (1, 1), 1, "reflect", False),
+    "3x3 stride 2": Window((3, 3), (2, 2), 1, "zeros", False),
+    "4x4 stride 2": Window((4, 4), (2, 2), 1, "zeros", False),
+    "4x4 stride 1": Window((4, 4), (1, 1), 2, "zeros", False),
+    "7x7 reflect": Window((7, 7), (1, 1), 3, "reflect", False),
+    "transposed 3x3": Window((3, 3), (2, 2), 1, "zeros", True),
+    "transposed 4x4": Window((4, 4), (2, 2), 1, "zeros", True),
+}
+
+
+def examples() -> Iterator[Example]:
+    """Every kernel with every tile, and every kind of convolution with one, on channels_last images of 64x128x256."""
+    for dtype, tf32 in ((torch.bfloat16, True), (torch.float32, True), (torch.float32, False)):
+        with torch.backends.cudnn.flags(allow_tf32=tf32):
+            tiles = {use: candidates(_image(1, (1, 1), dtype), use) for use in Tiles._fields}
+        for use, several in tiles.items():
+            for tile in several:
+                yield _example(use, "transposed 4x4", dtype, tile, tf32)
+                if use != "data":  # a border's data gradient is a forward without anything fused
+                    yield _example(use, "3x3 reflect", dtype, tile, tf32)
+    for kind, window in _KINDS.items():
+        for use, tile in default_tiles(_image(1, (1, 1), torch.float16))._asdict().items():
+            if use != "data" or window.pad_mode == "zeros":
+                yield _example(use, kind, torch.float16, tile)
+    x, vector = _image(256, (64, 128), torch.bfloat16), torch.empty((1, 256), device="meta")
+    source = Source(x, None, vector, vector, vector[0])
+    yield Example("norm gradient", partial(norm_gradient, x, source, (vector, vector), x), 3 * x.nbytes, 3 * x.nbytes)
+
+
+def _example(use: str, kind: str, dtype: torch.dtype, tile: Tile, tf32: bool = True) -> Example:
+    """One launch of a kernel whose source has everything there is."""
+
+    def call(function: Callable[..., object], *arguments: object) -> Callable[[], object]:
+        def run() -> None:
+            with torch.backends.cudnn.flags(allow_tf32=tf32):
+                function(*arguments)
+
+        return run
+
+    window, channels, size = _KINDS[kind], 256, (64, 128)
+    x, vector = _image(channels, size, dtype), torch.empty((1, channels), device="meta")
+    source = Source(x, x, vector, vector, vector[0], vector[0], 1e-5, "leaky_relu", 0.2)
+    weight = torch.empty((channels, channels, *window.kernel), dtype=dtype, device="meta")
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    grown = [(each + 2 * window.padding - edge) for each, edge in zip(size, window.kernel, strict=True)]
+    down, across = window.stride
+    out_size = (
+        (size[0] * down, size[1] * across) if window.transposed else (grown[0] // down + 1, grown[1] // across + 1)
+    )
+    out = _image(channels, out_size, dtype)
+    label = f"{use} {kind} {str(dtype).removeprefix('torch.')} {tile.rows}x{tile.columns}x{tile.depth}"
+    label += "" if tf32 else " exact"
+    least = 2 * x.nbytes + out.nbytes + weight.nbytes
+    if use == "weight":
+        return Example(label, call(weight_gradient, out, source, weight, window, tile), least, least)
+    if use == "data":
+        parts = 16 * channels * triton.cdiv(x[0, 0].numel(), tile.rows)
+        least += x.nbytes
+        return Example(label, call(data_gradient, out, source, weight, window, x, tile), least + parts, least)
+    parts = 16 * channels * triton.cdiv(out[0, 0].numel(), tile.rows)
+    return Example(label, call(forward, source, weight, None, out, window, 1, tile), least + parts, least)
+
+
+def _image(channels: int, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    image = torch.empty((1, channels, *size), dtype=dtype, device="meta")
+    return image.contiguous(memory_format=torch.channels_last)

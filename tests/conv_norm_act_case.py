@@ -187,3 +187,35 @@ def random_inputs(
 def results(block: Callable[..., Tensor], case: Case, inputs: Inputs, **more: object) -> Results:
     """Those of ``plain`` or ``ours``."""
     return results_of(lambda x, tensors: block(case, x, tensors, **more), inputs.x, inputs.tensors, inputs.grad)
+
+
+# --- chains ----------------------------------------------------------------------------------------------
+
+
+def chain_inputs(
+    cases: list[Case], dtype: torch.dtype, device: torch.device, shape: tuple[int, int, int] = (2, 8, 10)
+) -> tuple[list[Inputs], Tensor]:
+    """Inputs of every block, of which only the first x is read, and the gradient of the last result."""
+    blocks = []
+    for case in cases:
+        blocks.append(random_inputs(case, dtype, device, shape))
+        shape = (shape[0], *blocks[-1].grad.shape[2:])
+    return blocks, blocks[-1].grad
+
+
+def chain_results(
+    cases: list[Case], blocks: list[Inputs], grad: Tensor, backend: str | None = None, native: bool = True,
+    **more: object,
+) -> tuple[Tensor, tuple[Tensor | None, ...]]:  # fmt: skip
+    """The result of a chain and the gradients of its first input and of all its tensors."""
+    leaves = [blocks[0].x.detach().requires_grad_()]
+    h: Tensor | Deferred = leaves[0]
+    for place, (case, block) in enumerate(zip(cases, blocks, strict=True)):
+        tensors = {
+            name: t if t is None or name.startswith("running") else t.detach().requires_grad_()
+            for name, t in block.tensors.items()
+        }
+        leaves += [t for t in tensors.values() if t is not None and t.requires_grad]
+        defer = place + 1 < len(cases)
+        h = ours(case, h, tensors, backend=backend, defer=defer, **more) if native else plain(case, h, tensors)
+    return h.detach(), torch.autograd.grad(h, leaves, grad, allow_unused=True)

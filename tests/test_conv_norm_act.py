@@ -13,6 +13,8 @@ from conv_norm_act_case import (
     Case,
     Geometry,
     Inputs,
+    chain_inputs,
+    chain_results,
     ours,
     plain,
     random_inputs,
@@ -167,29 +169,6 @@ CHAINS = {
     ],
 }
 every_chain = pytest.mark.parametrize("cases", CHAINS.values(), ids=CHAINS.keys())
-
-
-def chain_inputs(cases: list[Case], dtype: torch.dtype, device: torch.device) -> tuple[list[Inputs], torch.Tensor]:
-    """Inputs of every block, of which only the first x is read, and the gradient of the last result."""
-    blocks, shape = [], (2, 8, 10)
-    for case in cases:
-        blocks.append(random_inputs(case, dtype, device, shape))
-        shape = (2, *blocks[-1].grad.shape[2:])
-    return blocks, blocks[-1].grad
-
-
-def chain_results(cases, blocks, grad, backend=None, native=True):
-    """The result of a chain and the gradients of its first input and of all its tensors."""
-    leaves = [blocks[0].x.detach().requires_grad_()]
-    h = leaves[0]
-    for place, (case, block) in enumerate(zip(cases, blocks, strict=True)):
-        tensors = {
-            name: t if t is None or name.startswith("running") else t.detach().requires_grad_()
-            for name, t in block.tensors.items()
-        }
-        leaves += [t for t in tensors.values() if t is not None and t.requires_grad]
-        h = ours(case, h, tensors, backend=backend, defer=place + 1 < len(cases)) if native else plain(case, h, tensors)
-    return h.detach(), torch.autograd.grad(h, leaves, grad, allow_unused=True)
 
 
 @either_layout

@@ -54,7 +54,7 @@ def require_grad(*tensors: torch.Tensor | None) -> None:
 def test_the_operator_is_registered_as_torch_wants_it(layout, dtype, case, backend, device):
     inputs = random_inputs(case, dtype, device).laid_out(layout)
     source, after = source_arguments(case, inputs), (inputs.tensors["weight"], inputs.tensors["bias"])
-    arguments = (*source, *after, *convolution_arguments(case.geometry), backend)
+    arguments = (*source, *after, *convolution_arguments(case.geometry), 0, "vendor", backend)
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(torch.ops.torchp2p.conv_norm_act.default, arguments, test_utils=tests)
     require_grad(*source[:4], *after)
@@ -71,11 +71,11 @@ def test_the_backward_operator_is_registered_as_torch_wants_it(layout, case, bef
     inputs = random_inputs(case, torch.float32, device).laid_out(layout)
     weight, bias = inputs.tensors["weight"], inputs.tensors["bias"]
     source, convolution = source_arguments(case, inputs), convolution_arguments(case.geometry)
-    raw, mean, var = torch.ops.torchp2p.conv_norm_act(*source, weight, bias, *convolution, backend)
+    raw, mean, var, *_ = torch.ops.torchp2p.conv_norm_act(*source, weight, bias, *convolution, 0, "vendor", backend)
     tensors = [*source[:4], *((None, None) if case.norm == "none" else (mean, var))]
     require_grad(*tensors[:4], weight)
     wanted = (before, before and case.residual, after, after)
-    arguments = (torch.randn_like(raw), *tensors, *source[6:], weight, *convolution, *wanted, backend)
+    arguments = (torch.randn_like(raw), *tensors, *source[6:], weight, *convolution, *wanted, "vendor", backend)
     torch.library.opcheck(torch.ops.torchp2p.conv_norm_act_backward.default, arguments)
 
 
@@ -302,8 +302,9 @@ BAD_ARGUMENTS = {
     "winograd is not there": (
         {"algorithm": "winograd"}, BackendUnavailableError, "'winograd' cannot run: the Winograd convolution is not",
     ),
-    "fused is not there": (
-        {"algorithm": "fused"}, BackendUnavailableError, "'fused' cannot run: .* needs a Triton kernel",
+    "fused multiplies no float64": (
+        {"algorithm": "fused", "x": X.double(), "weight": WEIGHT.double()}, BackendUnavailableError,
+        "'fused' cannot run: the fused convolution multiplies float32, bfloat16 and float16, not float64",
     ),
 }  # fmt: skip
 

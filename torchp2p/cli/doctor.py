@@ -26,6 +26,15 @@ _OPTIONAL = {
     "imageio-ffmpeg": "video",
 }
 
+_VARIABLES = (
+    "TORCHP2P_BACKEND",
+    "TORCHP2P_STRICT",
+    "TORCHP2P_TUNE",
+    "TORCHP2P_CPU_ISA",
+    "TORCHP2P_TUNE_MEMORY",
+    "TRITON_INTERPRET",
+)
+
 
 def run(arguments: list[str]) -> int:
     """Print the report."""
@@ -80,6 +89,6 @@ def _backends(device_type: str) -> Table:
 
 def _environment() -> Table:
     table = Table(title="environment", show_header=False)
-    for name in ("TORCHP2P_BACKEND", "TORCHP2P_STRICT", "TORCHP2P_CPU_ISA", "TORCHP2P_TUNE_MEMORY", "TRITON_INTERPRET"):
+    for name in _VARIABLES:
         table.add_row(name, os.environ.get(name, "not set"))
     return table

@@ -9,6 +9,7 @@ Winograd's convolution is taken for shapes that are known to be faster so: a rul
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -16,12 +17,15 @@ from torch import Tensor
 
 from torchp2p.ops import _conv_fused, _tuning, _winograd
 from torchp2p.ops._conv_fused import Tensors
-from torchp2p.ops._dispatch import BackendUnavailableError, choose
+from torchp2p.ops._dispatch import BackendUnavailableError, choose, strict
 from torchp2p.ops._winograd import TILES
 from torchp2p.ops.norm_act import Options
 from torchp2p.reference.conv_norm_act import Convolution
 
 ALGORITHMS = ("vendor", *TILES, "fused")
+DEVICES = ("cuda",)
+"""The types of device on which it is worth asking which is faster."""
+
 _WARM_UP, _REPETITIONS = 2, 5
 
 
@@ -33,8 +37,12 @@ def choose_algorithm(
     conv: Convolution,
     groups: int,
 ) -> str:
-    """One of ``ALGORITHMS``. ``tensors`` and ``options`` stand before the convolution; ``groups`` of statistics
-    are wanted of its output.
+    """One of ``ALGORITHMS``.
+
+    Args:
+        asked: by the user, or None.
+        tensors, options: what stands before the convolution.
+        groups: how many of statistics are wanted of its output.
 
     Raises:
         ValueError: the asked name is no algorithm.
@@ -46,7 +54,7 @@ def choose_algorithm(
         return asked if x.shape[0] else "vendor"  # no samples are nothing to fuse
     if x.device.type == "cpu" and x.shape[0] and _winograd.pays(x, weight, conv):
         return "winograd"
-    if x.device.type != "cuda" or torch.compiler.is_compiling() or x.numel() == 0:
+    if x.device.type not in DEVICES or torch.compiler.is_compiling() or x.numel() == 0:
         return "vendor"
     if _conv_fused.unavailable(x.device.type, x.dtype):
         return "vendor"
@@ -66,11 +74,11 @@ def tune(
 ) -> _tuning.Row:
     """Measure both algorithms, forward and backward together, and remember which was faster.
 
-    The fused one is given the statistics of x and takes those of its output; the vendor's takes those of x. What does
-    not fit into memory twice is left to the vendor.
+    The fused one is given the statistics of x and takes those of its output; the vendor's takes those of x. Nobody has
+    asked for the fused one, so whatever keeps it from running (memory, a GPU that Triton does not serve) is said and
+    the vendor's stays; in strict mode it is raised.
     """
-    device = tensors[0].device
-    key = _tuning.key_of(tensors[0], tensors[3], options, weight, conv)
+    device, key = tensors[0].device, _conv_fused.key_of(tensors, options, weight, conv)
     row: _tuning.Row = {"algorithm": "vendor"}
     try:
         with torch.no_grad():
@@ -79,10 +87,11 @@ def tune(
             took = {
                 name: time(_both_ways(name, tensors, options, weight, conv, groups)) for name in ("vendor", "fused")
             }
-    except torch.OutOfMemoryError:
-        took = {}
-    else:
         row |= {"algorithm": min(took, key=took.__getitem__), "milliseconds": took}
+    except Exception as error:
+        if strict():
+            raise
+        warnings.warn(f"conv_norm_act leaves {key} to the vendor's convolution: {error}", RuntimeWarning, stacklevel=2)
     _tuning.remember(device, key, row)
     return row
 

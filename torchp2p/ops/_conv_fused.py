@@ -135,7 +135,7 @@ def tiles_of(tensors: Tensors, options: Options, weight: Tensor, conv: Convoluti
 
     row = row_of(tensors, options, weight, conv)
     if row is None or "tiles" not in row:
-        return default_tiles(weight.dtype)
+        return default_tiles(tensors[0])
     return Tiles(**{use: Tile(*numbers) for use, numbers in row["tiles"].items()})
 
 
@@ -150,7 +150,7 @@ def fastest_tiles(
     """The tiles for which ``time`` finds the least, as a row has them."""
     from torchp2p.kernels.conv_norm_act import Tiles, candidates, default_tiles
 
-    raw, mean, var, *_ = forward(tensors, options, weight, None, conv, groups, default_tiles(weight.dtype))
+    raw, mean, var, *_ = forward(tensors, options, weight, None, conv, groups, default_tiles(tensors[0]))
     if mean.numel():
         tensors = (*tensors[:4], mean, var)
     grad, backend = torch.ones_like(raw), _dispatch.choose("norm_act", raw, None)
@@ -165,14 +165,21 @@ def fastest_tiles(
             backward(grad, tensors, options, weight, conv, needs, backend, tiles)
 
     def fastest(use: str) -> Tile:
-        return min(candidates(weight.dtype), key=lambda tile: time(partial(run, use, tile)))
+        return min(candidates(raw, use), key=lambda tile: time(partial(run, use, tile)))
 
     return {use: list(fastest(use)) for use in Tiles._fields}
 
 
 def row_of(tensors: Tensors, options: Options, weight: Tensor, conv: Convolution) -> _tuning.Row | None:
     """What is known of this shape."""
-    return _tuning.find(tensors[0].device, _tuning.key_of(tensors[0], tensors[3], options, weight, conv))
+    return _tuning.find(tensors[0].device, key_of(tensors, options, weight, conv))
+
+
+def key_of(tensors: Tensors, options: Options, weight: Tensor, conv: Convolution) -> str:
+    """What the row of this shape is called."""
+    from torchp2p.kernels.conv_norm_act import arithmetic_of
+
+    return _tuning.key_of(tensors[0], tensors[3], options, weight, conv, arithmetic_of(tensors[0]))
 
 
 def empty_output(x: Tensor, weight: Tensor, conv: Convolution) -> Tensor:

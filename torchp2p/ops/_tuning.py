@@ -36,15 +36,20 @@ def enabled() -> bool:
     return os.environ.get("TORCHP2P_TUNE", "1") != "0"
 
 
-def key_of(x: Tensor, residual: Tensor | None, options: Options, weight: Tensor, conv: Convolution) -> str:
-    """What a row is about. Sizes of images count by powers of two: a table has few rows, however many sizes come."""
+def key_of(
+    x: Tensor, residual: Tensor | None, options: Options, weight: Tensor, conv: Convolution, arithmetic: str
+) -> str:
+    """What a row is about; ``arithmetic`` is how float32 is multiplied, where it is that.
+
+    Sizes of images count by powers of two: a table has few rows, however many sizes come.
+    """
     n, _, height, width = x.shape
     kind = "transposed" if conv.transposed else "conv"
     layout = "channels_last" if memory_format_of(x) == torch.channels_last else "contiguous"
     return (
         f"{kind} {'x'.join(map(str, weight.shape))} stride {'x'.join(map(str, conv.stride))} padding {conv.padding} "
         f"{conv.pad_mode}, {options.norm} {options.act}{'' if residual is None else ' residual'}, "
-        f"{str(x.dtype).removeprefix('torch.')} {layout}, samples < {2 ** n.bit_length()}, "
+        f"{str(x.dtype).removeprefix('torch.')} {arithmetic} {layout}, samples < {2 ** n.bit_length()}, "
         f"pixels < {2 ** (height * width).bit_length()}"
     )
 
