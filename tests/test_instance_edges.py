@@ -60,6 +60,7 @@ def test_edges_are_float32_unless_asked_otherwise(backend, device):
     )
 
 
+@pytest.mark.interpreted(one_in=4)
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "expanded"])
 @every_id_dtype
 @pytest.mark.parametrize("shape", [(2, 1, 9, 11), (1, 1, 5, 70), (1, 1, 3, 131)], ids=str)
@@ -102,6 +103,7 @@ def test_ids_that_wrapped_in_int16_keep_their_edges(backend, device):
     assert wrapped.flatten().tolist() == [1, 1, 1, 1, 1]
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("shape", [(2, 1, 301, 200), (1, 1, 3, 9001), (3, 1, 64, 128)], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "every_second"])
 def test_bands_of_rows_meet_without_a_seam_and_for_any_number_of_threads(shape, layout, backend, device):

@@ -1,0 +1,78 @@
+"""One launch over a list of tensors: which tensor a program works on, and where in it.
+
+A kernel takes the tensors as a tuple of pointers and their sizes as a tuple of whole numbers; both travel with the
+launch, so nothing is copied to the device and a CUDA graph may hold it. Each tensor is cut into blocks, and program p
+takes block p of the blocks of all tensors, one tensor after the other.
+"""
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from math import isfinite
+
+import triton
+import triton.language as tl
+
+MOST = 64
+"""Tensors of one launch: what a kernel takes for each must fit into the 4 KiB of arguments that every GPU has."""
+
+
+def runs(count: int) -> Iterator[slice]:
+    """The launches that a list of ``count`` tensors takes; one, in all but name."""
+    return (slice(first, first + MOST) for first in range(0, count, MOST))
+
+
+def blocks(sizes: Sequence[int], block: int) -> int:
+    """How many blocks all tensors have together."""
+    return sum(-(-size // block) for size in sizes)
+
+
+def run_time(numbers: Sequence[int]) -> tuple[int, ...]:
+    """``numbers``, for a kernel's `number_of`, so that none of them is compiled in.
+
+    Triton compiles anew for a whole number in a tuple that is 1, and for one that divides by 16. As odd numbers above
+    1 they all look alike (from 2^30 on they are 64 bits wide, which is the one variant that is wanted).
+    """
+    return tuple(2 * number + 3 for number in numbers)
+
+
+def doubles(numbers: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """``numbers`` as sums of two, for a kernel's `double_of`: Triton passes a float in 32 bits."""
+    high = tuple(ctypes.c_float(number).value for number in numbers)
+    return high, tuple(n - h if isfinite(h) else 0.0 for n, h in zip(numbers, high, strict=True))
+
+
+@triton.jit
+def number_of(odd):
+    """What `run_time` was given, as int64."""
+    return (odd.to(tl.int64) - 3) >> 1
+
+
+@triton.jit
+def double_of(high, low):
+    """What `doubles` was given."""
+    return high.to(tl.float64) + low.to(tl.float64)
+
+
+@triton.jit
+def locate(program, sizes, BLOCK: tl.constexpr):
+    """(index of the tensor, first element of the block in it, size of the tensor) for a program."""
+    index = program * 0
+    first = program * 0
+    size = number_of(sizes[0])
+    upto = tl.cdiv(size, BLOCK).to(tl.int32)
+    for i in tl.static_range(1, len(sizes)):
+        here = program >= upto
+        index = tl.where(here, i, index)
+        first = tl.where(here, upto, first)
+        size = tl.where(here, number_of(sizes[i]), size)
+        upto += tl.cdiv(number_of(sizes[i]), BLOCK).to(tl.int32)
+    return index, (program - first).to(tl.int64) * BLOCK, size
+
+
+@triton.jit
+def pick(entries, index):
+    """Entry ``index`` of a tuple. What all entries share (an alignment, say) is known of it."""
+    chosen = entries[0]
+    for i in tl.static_range(1, len(entries)):
+        chosen = tl.where(index == i, entries[i], chosen)
+    return chosen
