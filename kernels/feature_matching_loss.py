@@ -67,8 +67,8 @@ def feature_matching_gradients(
 
 
 def _packed(fake: Tensor, wanted: bool) -> Tensor:
-    """Memory for the signs of a pair, two bits each, in whole lines of 64 bytes."""
-    return fake.new_empty((fake.numel() + 255) // 256 * 64 if wanted else 0, dtype=torch.int8)
+    """Memory for the signs of a pair, two bits each."""
+    return fake.new_empty((fake.numel() + 7) // 8 * 2 if wanted else 0, dtype=torch.int8)
 
 
 def _in_one_order(fake: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
