@@ -10,7 +10,8 @@ Plan: one program per block of a pair. Eight neighbours are added in float32 (fl
 float64; the order of all sums is that of the blocks, so every run gives the same bits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 import triton
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from torchp2p.kernels import _lists
 from torchp2p.kernels._index import accumulator
-from torchp2p.kernels._launch import launch
+from torchp2p.kernels._launch import Example, launch
 from torchp2p.kernels._lists import double_of, locate, number_of, pick
 
 _GROUP = tl.constexpr(8)  # elements whose signs make one int16
@@ -146,3 +147,22 @@ def _backward_kernel(
         tl.store(out + element, value)
     else:
         tl.store(out + element, value, mask=start + element < size)
+
+
+def examples() -> Iterator[Example]:
+    """The features of a discriminator at 2048 x 1024 in three scales, and one pair of images."""
+    for dtype in (torch.float32, torch.bfloat16):
+        sizes = [(64, 513, 1025), (128, 257, 513), (256, 129, 257), (512, 130, 258)]
+        shapes = [(1, c, -(-h // 2**s), -(-w // 2**s)) for s in range(3) for c, h, w in sizes]
+        for name, chosen in (("12 features", shapes), ("an image", [(1, 3, 1024, 2048)])):
+            fake = [torch.empty(shape, dtype=dtype, device="meta") for shape in chosen]
+            weights, wanted = [1.0] * len(fake), [True] * len(fake)
+            signs = [_packed(f, True) for f in fake]
+            bits = sum(kept.numel() for kept in signs)
+            values = sum(f.numel() for f in fake) * dtype.itemsize
+            sums = 16 * _lists.blocks([f.numel() for f in fake], _BLOCK)
+            forward = partial(feature_matching_loss_with_signs, fake, fake, weights, wanted)
+            yield Example(f"forward, {name}, {str(dtype)[6:]}", forward, 2 * values + bits + sums, 2 * values + bits)
+            grad = fake[0].new_empty((), dtype=torch.float32)
+            backward = partial(feature_matching_gradients, grad, fake, signs, weights)
+            yield Example(f"backward, {name}, {str(dtype)[6:]}", backward, values + bits, values + bits)

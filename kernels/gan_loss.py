@@ -10,7 +10,8 @@ cheap: all of it is done in float64, whose exponential and logarithm are exact t
 the same in every run, for their order is that of the blocks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 import triton
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from torchp2p.kernels import _lists
 from torchp2p.kernels._index import accumulator
-from torchp2p.kernels._launch import launch
+from torchp2p.kernels._launch import Example, launch
 from torchp2p.kernels._lists import locate, pick
 
 _BLOCK = 1024
@@ -111,3 +112,18 @@ def _log1p(u):
     """log(1 + u) for u in [0, 1], relatively exact: the rounding of 1 + u is made good by what it makes of u."""
     w = 1.0 + u
     return tl.where(w == 1.0, u, tl.log(w) * u / tl.where(w == 1.0, 1.0, w - 1.0))
+
+
+def examples() -> Iterator[Example]:
+    """Three scales of a discriminator at 2048 x 1024, in every mode, and one map without a gradient."""
+    for dtype in (torch.float32, torch.bfloat16):
+        maps = [torch.empty(1, 1, h, w, dtype=dtype, device="meta") for h, w in ((131, 259), (67, 131), (35, 67))]
+        values = sum(p.numel() for p in maps)
+        least = values * (dtype.itemsize + 4)
+        partials = _lists.blocks([p.numel() for p in maps], _BLOCK) * 8
+        for mode in ("vanilla", "lsgan", "hinge", "wgan"):
+            call = partial(gan_loss_with_slopes, maps, True, mode, True, True)
+            yield Example(f"{mode}, three maps, {str(dtype)[6:]}", call, least + 2 * partials, least)
+        call = partial(gan_loss_with_slopes, maps[:1], False, "lsgan", True, False)
+        size = maps[0].numel() * dtype.itemsize
+        yield Example(f"lsgan, one map, no slopes, {str(dtype)[6:]}", call, size + 2 * 8 * 34, size)

@@ -116,7 +116,7 @@ def _chunk_kernel(
             elif behind:
                 tl.store(begun + sums + c, total, mask=used)
             else:
-                tl.store(y + n * yn + c * yc + first * yp, total / (stop - run), mask=used)
+                tl.store(y + n * yn + c * yc + first * yp, _mean(total, stop - run, y), mask=used)
         run = stop
     tl.store(begins + n * chunks + chunk, begin)
 
@@ -162,7 +162,7 @@ def _join_kernel(
                 j = j0 + tl.arange(0, JOINED)
                 mask = (j <= last)[:, None] & used[None, :]
                 total += tl.sum(tl.load(ended + j[:, None] * channels + c[None, :], mask=mask, other=0.0), 0)
-            tl.store(y + n * yn + c * yc + first * yp, total / count, mask=used)
+            tl.store(y + n * yn + c * yc + first * yp, _mean(total, count, y), mask=used)
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
@@ -216,6 +216,13 @@ def _is_head(sorted_ids, at, size):
     here = tl.load(sorted_ids + at, mask=inside, other=0)
     before = tl.load(sorted_ids + at - 1, mask=inside & (at > 0), other=0)
     return (at == 0) | (at >= size) | (here != before)
+
+
+@triton.jit
+def _mean(total, count, y):
+    """The mean, to be stored in ``y``: half precision is rounded to from float32, as everywhere."""
+    mean = total / count
+    return mean if y.dtype.element_ty == tl.float64 else mean.to(tl.float32)
 
 
 @triton.jit

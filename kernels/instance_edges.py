@@ -8,12 +8,15 @@ Plan: one program per tile of 8 x 128 pixels, whose loads along a row are contig
 so one kernel serves signed and unsigned ids of a width.
 """
 
+from collections.abc import Iterator
+from functools import partial
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from torchp2p.kernels._launch import launch
+from torchp2p.kernels._launch import Example, launch
 
 _ROWS, _COLUMNS = 8, 128
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -65,3 +68,11 @@ def _instance_edges_kernel(
     edge |= here != tl.load(image + y * sh + right * sw, mask=inside, other=0)
     out = edges + (n.to(tl.int64) * h + y) * w + x
     tl.store(out, tl.where(edge, 1.0, 0.0).to(edges.dtype.element_ty), mask=inside)
+
+
+def examples() -> Iterator[Example]:
+    """A street at 2048 x 1024, as labels are read from files and as networks take edges."""
+    for ids_dtype, dtype in ((torch.int32, torch.float32), (torch.int16, torch.bfloat16), (torch.uint8, torch.uint8)):
+        ids = torch.empty(1, 1, 1024, 2048, dtype=ids_dtype, device="meta")
+        least = ids.numel() * (ids_dtype.itemsize + dtype.itemsize)
+        yield Example(f"{str(ids_dtype)[6:]} to {str(dtype)[6:]}", partial(instance_edges, ids, dtype), least, least)

@@ -151,6 +151,7 @@ def test_the_edges_of_a_drawn_street(backend):
     assert_edges_of_a_map(torch.from_numpy(draw_scene((128, 256), seed=3).inst)[None, None], backend)
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.cityscapes
 def test_the_edges_of_a_real_street(cityscapes: Path, backend):
     assert_edges_of_a_map(torch.from_numpy(read_ids(min((cityscapes / "test_inst").iterdir())))[None, None], backend)

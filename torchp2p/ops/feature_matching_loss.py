@@ -178,7 +178,9 @@ def _signs_like(fake: Tensor, wanted: bool, backend: str) -> Tensor:
     if not wanted:
         return fake.new_empty(0, dtype=torch.int8)
     if backend == "native":
-        return fake.new_empty((fake.numel() + 255) // 256 * 64, dtype=torch.int8)  # feature_sign_bytes of the C++ header
+        return fake.new_empty(
+            (fake.numel() + 255) // 256 * 64, dtype=torch.int8
+        )  # feature_sign_bytes of the C++ header
     if backend == "triton":
         return fake.new_empty((fake.numel() + 7) // 8 * 2, dtype=torch.int8)  # of kernels/feature_matching_loss.py
     return torch.empty_like(fake, dtype=torch.int8)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torchp2p.ops import _check, _native
 from torchp2p.ops._dispatch import choose
-from torchp2p.ops._library import LIBRARY, compiled, differentiate, register
+from torchp2p.ops._library import LIBRARY, differentiate, implementation, register
 from torchp2p.reference import label_conv2d as reference
 from torchp2p.reference.norm_act import memory_format_of, statistics_dtype
 
@@ -239,7 +239,10 @@ def _forward(
         _check_labels(labels, _classes(weight, dense))
     if not y.numel():
         return y
-    function = compiled(reference.label_conv2d) if backend == "compile" else reference.label_conv2d
+    function = implementation(reference.label_conv2d, backend)
+    if backend == "triton":
+        result: Tensor = function(*args)
+        return result
     with torch.autocast(weight.device.type, enabled=False):
         return y.copy_(function(*args))
 
@@ -263,6 +266,9 @@ def _backward(
             grad.zero_()
     elif backend == "native":
         _native_backward(grads, *args)
+    elif backend == "triton":
+        found: tuple[Tensor, Tensor, Tensor] = implementation(reference.label_conv2d_backward, backend)(*args)
+        return found
     else:
         # For ``compile`` too: Inductor does not lower aten.convolution_backward of a padded image of any size.
         with torch.autocast(weight.device.type, enabled=False):
