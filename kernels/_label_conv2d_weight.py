@@ -31,7 +31,7 @@ from torchp2p.kernels._label_window import (
 )
 from torchp2p.kernels._launch import launch
 
-_PIXELS, _OUTPUTS, _INPUTS = 64, 64, 64  # of a tile; no more channels than there are
+_PIXELS, _OUTPUTS, _INPUTS = 128, 16, 64  # of a tile; no more channels than there are
 _PROGRAMS = 1024  # wanted
 
 _NONE = tl.constexpr(2**31 - 1)  # a label that is none

@@ -26,7 +26,7 @@ from torchp2p.kernels._label_conv2d_weight import splits_of, weight_gradient
 from torchp2p.kernels._label_window import WINDOW, by_tap, known_labels, output_size, taps, under_tap, window
 from torchp2p.kernels._launch import Example, launch
 
-_PIXELS, _OUTPUTS = 64, 64  # of a tile; no more channels than there are
+_TILE, _OUTPUTS = 1024, 64  # values, and output channels at most, of a tile
 
 
 def label_conv2d(
@@ -49,12 +49,13 @@ def label_conv2d(
         memory_format=torch.channels_last if last else torch.contiguous_format,
     )  # fmt: skip
     outputs = min(_OUTPUTS, triton.next_power_of_2(y.shape[1]))
-    tiles = triton.cdiv(size[0] * size[1], _PIXELS)
+    pixels = _TILE // outputs
+    tiles = triton.cdiv(size[0] * size[1], pixels)
     launch(
         _forward_kernel, (y.shape[0] * tiles, triton.cdiv(y.shape[1], outputs)),
         labels, dense, by_tap(weight), bias, y, *window(labels, weight, dense, size), tiles,
         **taps(weight, stride, padding, pad_mode), LAST=last,
-        ALIGNMENT=common_alignment(y.shape[1]), PIXELS=_PIXELS, OUTPUTS=outputs,
+        ALIGNMENT=common_alignment(y.shape[1]), PIXELS=pixels, OUTPUTS=outputs,
     )  # fmt: skip
     return y
 

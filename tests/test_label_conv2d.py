@@ -89,6 +89,7 @@ def test_the_gradients_of_the_reference_are_the_derivative_of_its_forward(case):
 # --- against the oracle ----------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=12)
 @either_layout
 @every_dtype
 @every_window
