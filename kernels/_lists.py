@@ -35,22 +35,19 @@ def run_time(numbers: Sequence[int]) -> tuple[int, ...]:
     return tuple(2 * number + 3 for number in numbers)
 
 
-def doubles(numbers: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """``numbers`` as sums of two, for a kernel's `double_of`: Triton passes a float in 32 bits."""
-    high = tuple(ctypes.c_float(number).value for number in numbers)
-    return high, tuple(n - h if isfinite(h) else 0.0 for n, h in zip(numbers, high, strict=True))
+def doubles(numbers: Sequence[float]) -> tuple[tuple[float, ...], ...]:
+    """``numbers``, for a kernel's `pick_double`: as the sums of three tuples, for Triton passes a float in 32 bits."""
+    parts, rest = [], list(numbers)
+    for _ in range(3):
+        parts.append(tuple(ctypes.c_float(number).value for number in rest))
+        rest = [n - part if isfinite(part) else 0.0 for n, part in zip(rest, parts[-1], strict=True)]
+    return tuple(parts)
 
 
 @triton.jit
 def number_of(odd):
     """What `run_time` was given, as int64."""
     return (odd.to(tl.int64) - 3) >> 1
-
-
-@triton.jit
-def double_of(high, low):
-    """What `doubles` was given."""
-    return high.to(tl.float64) + low.to(tl.float64)
 
 
 @triton.jit
@@ -76,3 +73,10 @@ def pick(entries, index):
     for i in tl.static_range(1, len(entries)):
         chosen = tl.where(index == i, entries[i], chosen)
     return chosen
+
+
+@triton.jit
+def pick_double(parts, index):
+    """Number ``index`` of those that `doubles` was given."""
+    high, middle, low = pick(parts[0], index), pick(parts[1], index), pick(parts[2], index)
+    return high.to(tl.float64) + middle.to(tl.float64) + low.to(tl.float64)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torchp2p.kernels import _lists
 from torchp2p.kernels._index import accumulator
 from torchp2p.kernels._launch import Example, launch
-from torchp2p.kernels._lists import double_of, locate, number_of, pick
+from torchp2p.kernels._lists import locate, number_of, pick, pick_double
 
 _GROUP = tl.constexpr(8)  # elements whose signs make one int16
 _BLOCK = 4096
@@ -45,7 +45,7 @@ def feature_matching_loss_with_signs(
         launch(
             _forward_kernel, (programs,),
             tuple(f for f, _ in pairs[run]), tuple(r for _, r in pairs[run]), _int16(signs[run]),
-            _lists.run_time(wanted[run]), _lists.run_time(sizes[run]), *_lists.doubles(weights[run]), partials, done,
+            _lists.run_time(wanted[run]), _lists.run_time(sizes[run]), _lists.doubles(weights[run]), partials, done,
             BLOCK=_BLOCK,
         )  # fmt: skip
         done += programs
@@ -61,7 +61,7 @@ def feature_matching_gradients(
     for run in _lists.runs(len(grads)):
         launch(
             _backward_kernel, (_lists.blocks(sizes[run], _BLOCK),), grad,
-            tuple(grads[run]), _int16(signs[run]), _lists.run_time(sizes[run]), *_lists.doubles(weights[run]),
+            tuple(grads[run]), _int16(signs[run]), _lists.run_time(sizes[run]), _lists.doubles(weights[run]),
             BLOCK=_BLOCK,
         )  # fmt: skip
     return grads
@@ -95,8 +95,7 @@ def _forward_kernel(
     signs,  # tuple of pointers to int16, of anything where no signs are wanted
     wanted,  # tuple of 0 where no signs are wanted, else 1, by run_time
     sizes,  # tuple of the numbers of elements, by run_time
-    weights,  # tuple of floats, and
-    weight_rests,  # another, by doubles
+    weights,  # three tuples of floats, by doubles
     partials,  # float64, one for each program of all launches
     done: tl.int32,  # programs of the launches before
     BLOCK: tl.constexpr,
@@ -114,7 +113,7 @@ def _forward_kernel(
     if f_block.dtype.element_ty != tl.float64:
         f, r = f.to(tl.float32), r.to(tl.float32)
     groups = tl.sum(tl.abs(f - r), 1).to(tl.float64)  # (BLOCK / 8,)
-    share = double_of(pick(weights, index), pick(weight_rests, index)) / size.to(tl.float64)
+    share = pick_double(weights, index) / size.to(tl.float64)
     tl.store(partials + done + program, tl.sum(groups) * share)
     if number_of(pick(wanted, index)) > 0:
         # Two bits an element: 1 where fake is larger, 2 where real is, 0 where neither is.
@@ -129,12 +128,11 @@ def _backward_kernel(
     grads,  # tuple of pointers
     signs,  # tuple of pointers to int16
     sizes,  # tuple of the numbers of elements, by run_time
-    weights,  # tuple of floats, and
-    weight_rests,  # another, by doubles
+    weights,  # three tuples of floats, by doubles
     BLOCK: tl.constexpr,
 ):
     index, start, size = locate(tl.program_id(0), sizes, BLOCK)
-    share = double_of(pick(weights, index), pick(weight_rests, index)) / size.to(tl.float64)
+    share = pick_double(weights, index) / size.to(tl.float64)
     out = pick(grads, index) + start
     acc = tl.float64 if out.dtype.element_ty == tl.float64 else tl.float32
     step = (tl.load(grad).to(tl.float64) * share).to(acc)

@@ -43,6 +43,7 @@ def definition(ids: Tensor) -> list[list[list[list[int]]]]:
 # --- exactly ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=4)
 @every_id_dtype
 @pytest.mark.parametrize("dtype", EDGE_DTYPES, ids=str)
 def test_both_pixels_at_a_boundary_are_marked(dtype, id_dtype, backend, device):
@@ -160,6 +161,7 @@ def test_the_edges_of_a_real_street(cityscapes: Path, backend):
 # --- as a citizen of torch -------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=6)
 @pytest.mark.parametrize("dtype", EDGE_DTYPES, ids=str)
 @pytest.mark.parametrize("id_dtype", [torch.uint8, torch.int32, torch.int64], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "transposed"])

@@ -89,7 +89,7 @@ def test_the_gradients_of_the_reference_are_the_derivative_of_its_forward(case):
 # --- against the oracle ----------------------------------------------------------------------------------
 
 
-@pytest.mark.interpreted(one_in=12)
+@pytest.mark.interpreted(one_in=30)
 @either_layout
 @every_dtype
 @every_window
@@ -97,6 +97,7 @@ def test_result_and_gradients_match_the_float64_oracle(case, dtype, layout, back
     assert_exact(case, dense_laid_out(random_inputs(case, dtype, device), layout), backend)
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("case", [GENERATOR, DISCRIMINATOR, replace(GENERATOR, labels="noise")], ids=str)
 def test_sums_over_many_pixels_are_as_exact_as_eagers(case, backend, device):
     case = replace(case, size=(1, 50, 100))
@@ -107,6 +108,7 @@ def test_sums_over_many_pixels_are_as_exact_as_eagers(case, backend, device):
         assert distance <= 2 * eagers + torch.finfo(torch.float32).eps, name
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
 def test_half_precision_rounds_once(dtype, backend, device):
     case = replace(GENERATOR, size=(1, 20, 30))
@@ -128,6 +130,7 @@ def test_a_half_precision_weight_takes_a_float32_bias(dtype, backend, device):
     assert_same_vector("y", found["y"], exact["y"])
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize(
     "labels_dtype",
     [getattr(torch, f"{sign}int{bits}") for bits in (8, 16, 32, 64) for sign in ("", "u")],
@@ -149,6 +152,7 @@ def test_labels_may_come_without_a_channel(backend, device):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.interpreted(one_in=18)
 @pytest.mark.parametrize("out", [1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 100, 130])
 @either_layout
 def test_any_number_of_output_channels_fills_and_leaves_registers_alike(layout, out, backend, device):
@@ -156,6 +160,7 @@ def test_any_number_of_output_channels_fills_and_leaves_registers_alike(layout, 
     assert_exact(case, dense_laid_out(random_inputs(case, torch.float32, device), layout), backend)
 
 
+@pytest.mark.interpreted(one_in=15)
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_any_width_fills_and_leaves_registers_alike(stride, width, backend, device):
@@ -163,6 +168,7 @@ def test_any_width_fills_and_leaves_registers_alike(stride, width, backend, devi
     assert_exact(case, random_inputs(case, torch.float32, device), backend)
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("pad_mode", ["reflect", "replicate", "zeros"])
 @pytest.mark.parametrize("size", [(4, 4), (4, 17), (5, 6), (33, 4)], ids=lambda s: "x".join(map(str, s)))
 def test_borders_up_to_the_size_of_the_image_less_one(size, pad_mode, backend, device):
@@ -176,6 +182,7 @@ def test_a_border_may_be_wider_than_the_image(pad_mode, backend, device):
     assert_exact(case, random_inputs(case, torch.float32, device), backend)
 
 
+@pytest.mark.interpreted(one_in=0)
 def test_samples_do_not_mix(backend, device):
     case = Case((5, 5), (1, 1), (2, 2), size=(3, 6, 40))
     inputs = random_inputs(case, torch.float32, device)
@@ -192,6 +199,7 @@ def test_samples_do_not_mix(backend, device):
 # --- real images -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("case", [GENERATOR, DISCRIMINATOR], ids=str)
 def test_a_drawn_street_scene_is_convolved_as_its_one_hot_channels(case, backend, device):
     labels = torch.from_numpy(draw_scene((64, 96), 3).label.astype(np.int64))[None, None].to(device)
@@ -212,6 +220,7 @@ def test_a_label_map_of_cityscapes_is_convolved_as_its_one_hot_channels(cityscap
 # --- memory ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=20)
 @every_layout
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("stride", [1, 2])
@@ -221,6 +230,7 @@ def test_dense_channels_may_lie_in_memory_in_any_way(stride, dtype, layout, back
     assert_exact(case, replace(inputs, dense=layout(inputs.dense)), backend)
 
 
+@pytest.mark.interpreted(one_in=20)
 @every_layout
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("stride", [1, 2])
@@ -230,6 +240,7 @@ def test_the_incoming_gradient_may_lie_in_memory_in_any_way(stride, dtype, layou
     assert_exact(case, replace(inputs, grad_y=layout(inputs.grad_y)), backend)
 
 
+@pytest.mark.interpreted(one_in=10)
 @every_layout
 def test_labels_may_lie_in_memory_in_any_way(layout, backend, device):
     inputs = random_inputs(Case(), torch.float32, device)
@@ -237,6 +248,7 @@ def test_labels_may_lie_in_memory_in_any_way(layout, backend, device):
     assert_exact(Case(), replace(inputs, labels=layout(inputs.labels.int())), backend)
 
 
+@pytest.mark.interpreted(one_in=10)
 @every_layout
 def test_the_weight_may_lie_in_memory_in_any_way(layout, backend, device):
     case = Case((4, 3), (1, 1), (2, 1), dense=2)
@@ -253,6 +265,7 @@ def test_a_bias_may_be_a_slice(backend, device):
 # --- hard numbers ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=0)
 def test_a_channel_of_zeros_and_ones_is_an_exact_sum_of_weights(backend, device):
     """Small integers are exact in float32, whatever the order of the sum."""
     case = replace(GENERATOR, size=(1, 30, 60))
@@ -284,6 +297,7 @@ def test_the_weight_of_an_id_that_does_not_occur_is_not_read(device):
     assert torch.equal(found, label_conv2d(inputs.labels, inputs.weight))
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("large", [1e4, 1e-6])
 def test_large_terms_that_cancel_lose_no_more_than_in_eager(large, backend, device):
     case = replace(GENERATOR, size=(1, 20, 40), labels="noise")
@@ -295,6 +309,7 @@ def test_large_terms_that_cancel_lose_no_more_than_in_eager(large, backend, devi
 # --- ids out of range ------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("case", [Case(ignore=True), replace(DISCRIMINATOR, ignore=True)], ids=str)
 def test_ignored_ids_are_columns_of_zeros(case, backend, device):
     inputs = random_inputs(case, torch.float64, device)

@@ -43,12 +43,14 @@ def function_of(case: Case, inputs: Inputs, backend: str | None):
 # --- derivatives -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=0)
 @derived
 def test_the_gradient_is_the_derivative(case, backend, device):
     function, tensors = function_of(case, random_inputs(case, torch.float64, device), backend)
     assert torch.autograd.gradcheck(function, tensors)
 
 
+@pytest.mark.interpreted(one_in=0)
 @derived
 def test_the_double_gradient_is_the_derivative_of_the_gradient(case, backend, device):
     function, tensors = function_of(case, random_inputs(case, torch.float64, device), backend)
@@ -135,6 +137,7 @@ def op_options(case: Case) -> tuple:
     return (list(case.stride), list(case.padding), case.pad_mode)
 
 
+@pytest.mark.interpreted(one_in=8)
 @pytest.mark.parametrize("requires_grad", [False, True], ids=["plain", "grad"])
 @pytest.mark.parametrize("case", [Case(dense=2), Case(dense=0, bias=False, stride=(2, 2))], ids=str)
 @either_layout
@@ -246,6 +249,7 @@ def test_autocast_compiles(fresh_compiler, device):
 # --- layouts ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=10)
 @every_dtype
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_results_take_the_layout_of_the_dense_channels(name, dtype, backend, device):
@@ -287,6 +291,7 @@ def test_native_kernels_build_no_one_hot_tensor_and_copy_nothing(device):
 # --- the same bits ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     "case",
