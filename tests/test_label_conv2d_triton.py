@@ -85,3 +85,12 @@ def test_the_weight_of_an_id_that_does_not_occur_is_not_read(device):
     expected = label_conv2d(labels, weight, backend="triton")
     weight[:, 1] = float("nan")
     assert torch.equal(label_conv2d(labels, weight, backend="triton"), expected)
+
+
+def test_the_operators_are_registered_as_torch_wants_them(device):
+    case = replace(SMALL, size=(1, 3, 4), out=2)
+    inputs = random_inputs(case, torch.float32, device)
+    arguments = (inputs.labels, inputs.weight, inputs.bias, inputs.dense, [1, 1], [1, 1], "reflect")
+    forward, backward = torch.ops.torchp2p.label_conv2d.default, torch.ops.torchp2p.label_conv2d_backward.default
+    torch.library.opcheck(forward, (*arguments, False, "triton"))
+    torch.library.opcheck(backward, (channels_last(inputs.grad_y), *arguments, [True] * 3, "triton"))
