@@ -53,7 +53,8 @@ def label_conv2d(
     tiles = triton.cdiv(size[0] * size[1], pixels)
     launch(
         _forward_kernel, (y.shape[0] * tiles, triton.cdiv(y.shape[1], outputs)),
-        labels, dense, by_tap(weight), None if bias is None else bias.contiguous(), y, *window(labels, weight, dense, size), tiles,
+        labels, dense, by_tap(weight), None if bias is None else bias.contiguous(), y,
+        *window(labels, weight, dense, size), tiles,
         **taps(weight, stride, padding, pad_mode), LAST=last,
         ALIGNMENT=common_alignment(y.shape[1]), PIXELS=pixels, OUTPUTS=outputs,
     )  # fmt: skip

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from label_conv2d_case import Case, Inputs, dense_convolution, eager, magnitudes, oracle, ours, random_inputs
-from op_testing import DTYPES, HALF_DTYPES, LAYOUTS, assert_as_exact_as_eager, assert_same_vector, channels_last, leaf
+from op_testing import (
+    DTYPES,
+    HALF_DTYPES,
+    LAYOUTS,
+    assert_as_exact_as_eager,
+    assert_same_vector,
+    channels_last,
+    leaf,
+    recorded_calls,
+)
 from PIL import Image
 
 from torchp2p.data.demo import draw_scene
@@ -339,6 +349,17 @@ def test_the_first_id_out_of_range_is_named_with_its_place(dtype, id_, backend, 
     message = rf"labels must be ids in 0\.\.4.*got {id_} at \(n, y, x\) = \(1, 2, 3\)"
     with pytest.raises(ValueError, match=message):
         label_conv2d(labels, torch.randn(3, 5, 3, 3, device=device), backend=backend)
+
+
+def test_in_a_graph_that_is_captured_ids_are_checked_without_waiting_for_the_device(monkeypatch, device):
+    monkeypatch.setattr(sys.modules["torchp2p.ops.label_conv2d"], "_captured", lambda x: True)
+    labels, weight = torch.zeros(1, 1, 4, 4, dtype=torch.uint8, device=device), torch.randn(3, 5, 3, 3, device=device)
+    calls = recorded_calls(lambda: label_conv2d(labels, weight, backend="reference"))
+    assert "aten::_assert_async" in calls
+    assert "aten::nonzero" not in calls
+    if device.type == "cpu":  # where the assertion fails at once; on a GPU it would end the process's use of it
+        with pytest.raises(RuntimeError, match=r"labels must be ids in 0\.\.4"):
+            label_conv2d(labels + 5, weight, backend="reference")
 
 
 # --- sizes of nothing ------------------------------------------------------------------------------------

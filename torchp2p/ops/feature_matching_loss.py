@@ -46,11 +46,12 @@ def feature_matching_loss(
 
     ``real`` is taken as a constant: it gets no gradient even where it requires one, and is not kept for the
     backward. The gradient of ``fake`` is weight * sign(fake - real) / numel, with 0 where they are equal or one
-    is nan, and lies in memory as ``fake`` does; for it the forward keeps the signs, natively two bits each.
+    is nan, and lies in memory as ``fake`` does; for it the forward keeps the signs, natively and with Triton two bits
+    each.
     Differentiable twice; second derivatives with respect to ``fake`` are 0.
 
     A pair whose tensors lie in different orders (contiguous and channels_last, say) costs a copy of ``real``;
-    slices and crops do not.
+    slices and crops natively do not, with Triton they do.
 
     Autocast has no effect: the reduction is never done in less than float32.
 

@@ -71,7 +71,11 @@ def label_conv2d(
     Weights of ids that do not occur are not read: unlike in a dense convolution, an infinity there spoils nothing.
 
     Under autocast weight, bias and dense are cast to autocast's dtype first, as for ``F.conv2d``; sums stay in
-    float32. On a device where ids are checked by torch (any but the CPU) the check waits for the device.
+    float32.
+
+    On a GPU the check of the ids waits for the device, so that the error can name id and place. While a CUDA graph is
+    captured nothing may wait: the graph gets an assertion instead, which fails on the device when it is replayed with
+    such an id. With ``ignore_out_of_range`` there is no check.
 
     Raises:
         TypeError: labels that are not integers, an argument of the wrong type, or a dtype that is not supported.
@@ -196,11 +200,21 @@ def _refuse_label(labels: Tensor, classes: int, index: int) -> None:
     )
 
 
+def _captured(x: Tensor) -> bool:
+    """Whether what is done to ``x`` goes into a CUDA graph instead of being done."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 def _check_labels(labels: Tensor, classes: int) -> None:
+    """Raise for the first id out of range. A graph being captured cannot wait for an answer: it gets an assertion."""
     ids = labels.long()
-    wrong = ((ids < 0) | (ids >= classes)).flatten().nonzero()
-    if len(wrong):
-        _refuse_label(labels, classes, int(wrong[0]))
+    wrong = ((ids < 0) | (ids >= classes)).flatten()
+    if _captured(labels):
+        torch._assert_async(~wrong.any(), f"labels must be ids in 0..{classes - 1}, the label channels of weight")
+        return
+    places = wrong.nonzero()
+    if len(places):
+        _refuse_label(labels, classes, int(places[0]))
 
 
 # --- schema and implementations ------------------------------------------------------------------------
