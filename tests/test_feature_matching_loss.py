@@ -33,6 +33,7 @@ def test_the_compiled_reference_gives_the_same_numbers(dtype, device):
     assert_exact(*random_pairs(SHAPES[:2], dtype, device), WEIGHTS[:2], "compile")
 
 
+@pytest.mark.interpreted(one_in=8)
 @every_dtype
 @pytest.mark.parametrize(
     "count",
@@ -79,6 +80,7 @@ def test_nested_lists_are_read_in_order_and_every_tensor_counts(backend, device)
 # --- layouts ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=20)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("real_layout", LAYOUTS.values(), ids=[f"real_{name}" for name in LAYOUTS])
 @every_layout
@@ -87,6 +89,7 @@ def test_fake_and_real_may_lie_in_memory_in_any_way(layout, real_layout, dtype, 
     assert_exact([layout(fake)], [real_layout(real)], [1.0], backend)
 
 
+@pytest.mark.interpreted(one_in=3)
 @pytest.mark.parametrize(
     "layout", [LAYOUTS["cropped"], LAYOUTS["channel_slice_channels_last"], LAYOUTS["every_second"]]
 )
@@ -151,6 +154,7 @@ def test_equal_values_have_no_gradient(dtype, backend, device):
     assert not grad.any()
 
 
+@pytest.mark.interpreted(one_in=2)
 @every_dtype
 def test_nans_and_infinities_do_what_they_do_in_torch(dtype, backend, device):
     nan, inf = float("nan"), float("inf")

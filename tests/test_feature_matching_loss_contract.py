@@ -23,6 +23,7 @@ every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.k
 # --- gradients -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=0)
 def test_gradients_of_first_and_second_order_pass_the_numerical_check(backend, device):
     fake = [torch.randn(shape, dtype=torch.float64, device=device) for shape in ((3, 4), (5,))]
     real = [torch.randn_like(f) for f in fake]  # nowhere equal: there it has no derivative
@@ -101,6 +102,7 @@ def test_without_a_gradient_no_signs_are_taken(backend, device):
 # --- as a torch operator ---------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=5)
 @every_layout
 def test_torch_finds_nothing_wrong_with_the_operators(layout, backend, device):
     (fake, other), real = random_pairs([(2, 3, 4, 5), (2, 3, 4, 5)], torch.float32, device)

@@ -87,12 +87,14 @@ def test_means_over_a_map_are_summed_over_maps(loss, expected, backend, device):
 # --- against the oracle ----------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=4)
 @every_dtype
 @every_loss
 def test_value_and_gradients_match_the_float64_oracle(loss, dtype, backend, device):
     assert_exact(loss, maps_of(dtype, device), backend)
 
 
+@pytest.mark.interpreted(one_in=8)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @one_of_each_mode
 @pytest.mark.parametrize("size", [1, 2, 7, 8, 15, 16, 17, 63, 65, 1023, 1025, 8191, 8193, 20011])
@@ -105,6 +107,7 @@ def test_a_map_may_have_any_number_of_dimensions(shape, backend, device):
     assert_exact(Loss("vanilla", True), maps_of(torch.float32, device, [shape]), backend)
 
 
+@pytest.mark.interpreted(one_in=8)
 @one_of_each_mode
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -117,6 +120,7 @@ def test_maps_may_lie_in_memory_in_any_way(layout, dtype, loss, backend, device)
         assert grad.stride() == dense_as(grad).stride()
 
 
+@pytest.mark.interpreted(one_in=0)
 def test_many_maps_are_reduced_at_once(backend, device):
     shapes = [(1, 1, 3 + index, 7) for index in range(60)]
     assert_exact(Loss("vanilla", False), maps_of(torch.float32, device, shapes), backend)
@@ -156,6 +160,7 @@ def test_a_map_given_twice_counts_twice(backend, device):
 # --- hard numbers ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=3)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("real", [True, False])
 @pytest.mark.parametrize("value", [1e4, -1e4, 30.0, -30.0, 88.0, -88.0, 20.5, -20.5, 1e-6, -1e-6, 0.0])
@@ -199,6 +204,7 @@ def test_half_precision_gradients_survive_a_loss_scale(scale, dtype, backend, de
         assert_same_vector("grad", grad, oracle)
 
 
+@pytest.mark.interpreted(one_in=4)
 @every_loss
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 def test_a_nan_or_infinity_spoils_what_it_spoils_in_torch_and_nothing_else(bad, loss, backend, device):

@@ -23,6 +23,7 @@ one_of_each_mode = pytest.mark.parametrize("loss", ONE_OF_EACH_MODE, ids=str)
 # --- derivatives -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=8)
 @every_loss
 def test_the_gradient_and_the_double_gradient_are_derivatives(loss, backend, device):
     maps = [leaf(p) for p in maps_of(torch.float64, device, [(1, 1, 3, 4), (5,)])]
@@ -72,6 +73,7 @@ def test_changing_a_map_before_the_backward_raises(backend, device):
 # --- torch -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=8)
 @pytest.mark.parametrize("with_slopes", [False, True], ids=["value", "slopes"])
 @pytest.mark.parametrize("requires_grad", [False, True], ids=["plain", "grad"])
 @pytest.mark.parametrize("layout", [LAYOUTS["contiguous"], channels_last], ids=lambda f: f.__name__)
@@ -110,6 +112,7 @@ def test_autocast_changes_nothing_and_halves_are_summed_in_float32(dtype, backen
         assert torch.equal(gan_loss(maps, True, "vanilla", backend=backend), expected)
 
 
+@pytest.mark.interpreted(one_in=0)
 @one_of_each_mode
 def test_one_thread_and_several_give_the_same_bits_in_every_run(loss, kernel, device):
     maps = maps_of(torch.float32, device, [(1, 1, 260, 300), (1, 1, 130, 150), (7,)])

@@ -96,6 +96,7 @@ def test_result_and_gradient_match_the_float64_oracle(dtype, layout, backend, de
     assert_exact(layout(x), ids, layout(grad_y), backend)
 
 
+@pytest.mark.interpreted(one_in=4)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 @every_dtype
 def test_the_image_may_lie_in_memory_in_any_way(dtype, layout, backend, device):
@@ -103,6 +104,7 @@ def test_the_image_may_lie_in_memory_in_any_way(dtype, layout, backend, device):
     assert_exact(layout(x), ids, grad_y, backend)
 
 
+@pytest.mark.interpreted(one_in=4)
 @pytest.mark.parametrize("x_layout", [LAYOUTS["contiguous"], channels_last], ids=lambda f: f"x_{f.__name__}")
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_the_incoming_gradient_may_lie_in_memory_in_any_way(layout, x_layout, backend, device):
@@ -110,6 +112,7 @@ def test_the_incoming_gradient_may_lie_in_memory_in_any_way(layout, x_layout, ba
     assert_exact(x_layout(x), ids, layout(grad_y), backend)
 
 
+@pytest.mark.interpreted(one_in=5)
 @either_layout
 @pytest.mark.parametrize("id_dtype", [torch.uint8, torch.int16, torch.int32, torch.int64], ids=str)
 @pytest.mark.parametrize("id_layout", ID_LAYOUTS)
@@ -137,6 +140,7 @@ def test_the_gradient_of_a_concatenation_flows_through(backend, device):
     assert torch.equal(torch.autograd.grad(y, x, grad)[0], definition(grad[:, 5:].double(), ids).float())
 
 
+@pytest.mark.interpreted(one_in=12)
 @either_layout
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
@@ -153,6 +157,7 @@ def test_any_shape_fills_and_leaves_registers_alike(shape, dtype, layout, backen
     assert_exact(layout(x), ids, layout(grad_y), backend)
 
 
+@pytest.mark.interpreted(one_in=0)
 @either_layout
 @pytest.mark.parametrize("shape", [(1, 3, 100, 130), (2, 2, 9, 9001), (1, 2, 20000, 2), (3, 4, 64, 128)], ids=str)
 def test_images_of_many_bands_share_ids_between_them(shape, layout, backend, device):
@@ -178,6 +183,7 @@ def test_equal_ids_of_different_samples_have_nothing_to_do_with_each_other(backe
     assert instance_avg_pool(x, ids, backend=backend).flatten().tolist() == [2, 2, 20, 20]
 
 
+@pytest.mark.interpreted(one_in=2)
 @either_layout
 @pytest.mark.parametrize("id_dtype", ID_DTYPES, ids=str)
 def test_every_integer_dtype_holds_its_extremes_as_ids(id_dtype, layout, backend, device):
@@ -203,6 +209,7 @@ def test_ids_are_told_apart_by_all_their_bits(values, backend, device):
     assert torch.equal(instance_avg_pool(x, ids, backend=backend), x)
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("stride", [1, 1000, 2**32, 2**48], ids=str)
 @either_layout
 def test_every_pixel_may_be_an_instance_of_its_own(layout, stride, backend, device):
@@ -212,6 +219,7 @@ def test_every_pixel_may_be_an_instance_of_its_own(layout, stride, backend, devi
     assert torch.equal(instance_avg_pool(x, ids, backend=backend), x)
 
 
+@pytest.mark.interpreted(one_in=3)
 @either_layout
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_pooling_twice_changes_no_bit(dtype, layout, backend, device):
@@ -226,6 +234,7 @@ def test_means_of_float16_do_not_overflow(backend, device):
     assert torch.equal(instance_avg_pool(x, ids, backend=backend), x)
 
 
+@pytest.mark.interpreted(one_in=0)
 def test_small_differences_from_a_large_mean_survive(backend, device):
     x = (1e6 + torch.randn(1, 2, 200, 300, dtype=torch.float64)).to(device, torch.float32)
     ids = patches((1, 1, 200, 300), device, values=3, size=64)
@@ -258,12 +267,14 @@ def assert_pools_a_map(ids: Tensor, backend: str) -> None:
         )
 
 
+@pytest.mark.interpreted(one_in=0)
 def test_a_drawn_street_is_pooled(backend):
     inst = torch.from_numpy(draw_scene((128, 256), seed=3).inst)[None, None]
     assert len(inst.unique()) > 10
     assert_pools_a_map(inst, backend)
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.cityscapes
 def test_a_real_street_is_pooled(cityscapes: Path, backend):
     inst = torch.from_numpy(read_ids(min((cityscapes / "test_inst").iterdir())))[None, None]
@@ -273,6 +284,7 @@ def test_a_real_street_is_pooled(cityscapes: Path, backend):
 # --- derivatives -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=0)
 def test_the_gradient_and_the_double_gradient_are_the_derivatives(backend, device):
     x, ids, _ = random_case(torch.float64, device, (2, 2, 3, 4))
     x.requires_grad_()

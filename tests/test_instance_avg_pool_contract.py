@@ -29,6 +29,7 @@ def ids_like(x: torch.Tensor, values: int = 4) -> torch.Tensor:
 # --- registration ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=8)
 @pytest.mark.parametrize("requires_grad", [False, True], ids=["plain", "grad"])
 @pytest.mark.parametrize("to_channels_last", [False, True], ids=["to_contiguous", "to_channels_last"])
 @either_layout
@@ -128,6 +129,7 @@ def test_the_meta_device_gives_shapes():
 # --- layouts ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=4)
 @pytest.mark.parametrize("grad_layout", ["contiguous", "channels_last", "channel_slice", "transposed"])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
 def test_result_and_gradient_are_dense_in_the_layout_of_x(layout, grad_layout, backend, device):

@@ -43,6 +43,7 @@ def definition(ids: Tensor) -> list[list[list[list[int]]]]:
 # --- exactly ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=4)
 @every_id_dtype
 @pytest.mark.parametrize("dtype", EDGE_DTYPES, ids=str)
 def test_both_pixels_at_a_boundary_are_marked(dtype, id_dtype, backend, device):
@@ -60,6 +61,7 @@ def test_edges_are_float32_unless_asked_otherwise(backend, device):
     )
 
 
+@pytest.mark.interpreted(one_in=4)
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "expanded"])
 @every_id_dtype
 @pytest.mark.parametrize("shape", [(2, 1, 9, 11), (1, 1, 5, 70), (1, 1, 3, 131)], ids=str)
@@ -102,6 +104,7 @@ def test_ids_that_wrapped_in_int16_keep_their_edges(backend, device):
     assert wrapped.flatten().tolist() == [1, 1, 1, 1, 1]
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("shape", [(2, 1, 301, 200), (1, 1, 3, 9001), (3, 1, 64, 128)], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "every_second"])
 def test_bands_of_rows_meet_without_a_seam_and_for_any_number_of_threads(shape, layout, backend, device):
@@ -149,6 +152,7 @@ def test_the_edges_of_a_drawn_street(backend):
     assert_edges_of_a_map(torch.from_numpy(draw_scene((128, 256), seed=3).inst)[None, None], backend)
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.cityscapes
 def test_the_edges_of_a_real_street(cityscapes: Path, backend):
     assert_edges_of_a_map(torch.from_numpy(read_ids(min((cityscapes / "test_inst").iterdir())))[None, None], backend)
@@ -157,6 +161,7 @@ def test_the_edges_of_a_real_street(cityscapes: Path, backend):
 # --- as a citizen of torch -------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=6)
 @pytest.mark.parametrize("dtype", EDGE_DTYPES, ids=str)
 @pytest.mark.parametrize("id_dtype", [torch.uint8, torch.int32, torch.int64], ids=str)
 @pytest.mark.parametrize("layout", ["contiguous", "transposed"])

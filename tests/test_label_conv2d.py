@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from label_conv2d_case import Case, Inputs, dense_convolution, eager, magnitudes, oracle, ours, random_inputs
-from op_testing import DTYPES, HALF_DTYPES, LAYOUTS, assert_as_exact_as_eager, assert_same_vector, channels_last, leaf
+from op_testing import (
+    DTYPES,
+    HALF_DTYPES,
+    LAYOUTS,
+    assert_as_exact_as_eager,
+    assert_same_vector,
+    channels_last,
+    leaf,
+    recorded_calls,
+)
 from PIL import Image
 
 from torchp2p.data.demo import draw_scene
@@ -89,6 +99,7 @@ def test_the_gradients_of_the_reference_are_the_derivative_of_its_forward(case):
 # --- against the oracle ----------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=30)
 @either_layout
 @every_dtype
 @every_window
@@ -96,6 +107,7 @@ def test_result_and_gradients_match_the_float64_oracle(case, dtype, layout, back
     assert_exact(case, dense_laid_out(random_inputs(case, dtype, device), layout), backend)
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("case", [GENERATOR, DISCRIMINATOR, replace(GENERATOR, labels="noise")], ids=str)
 def test_sums_over_many_pixels_are_as_exact_as_eagers(case, backend, device):
     case = replace(case, size=(1, 50, 100))
@@ -106,6 +118,7 @@ def test_sums_over_many_pixels_are_as_exact_as_eagers(case, backend, device):
         assert distance <= 2 * eagers + torch.finfo(torch.float32).eps, name
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
 def test_half_precision_rounds_once(dtype, backend, device):
     case = replace(GENERATOR, size=(1, 20, 30))
@@ -115,6 +128,7 @@ def test_half_precision_rounds_once(dtype, backend, device):
         assert_same_vector(name, found[name], value)
 
 
+@pytest.mark.interpreted(one_in=2)
 @pytest.mark.parametrize("dtype", HALF_DTYPES, ids=str)
 def test_a_half_precision_weight_takes_a_float32_bias(dtype, backend, device):
     case = Case()
@@ -127,6 +141,7 @@ def test_a_half_precision_weight_takes_a_float32_bias(dtype, backend, device):
     assert_same_vector("y", found["y"], exact["y"])
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize(
     "labels_dtype",
     [getattr(torch, f"{sign}int{bits}") for bits in (8, 16, 32, 64) for sign in ("", "u")],
@@ -148,6 +163,7 @@ def test_labels_may_come_without_a_channel(backend, device):
     assert torch.equal(found, expected)
 
 
+@pytest.mark.interpreted(one_in=18)
 @pytest.mark.parametrize("out", [1, 2, 3, 4, 7, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 100, 130])
 @either_layout
 def test_any_number_of_output_channels_fills_and_leaves_registers_alike(layout, out, backend, device):
@@ -155,6 +171,7 @@ def test_any_number_of_output_channels_fills_and_leaves_registers_alike(layout, 
     assert_exact(case, dense_laid_out(random_inputs(case, torch.float32, device), layout), backend)
 
 
+@pytest.mark.interpreted(one_in=15)
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_any_width_fills_and_leaves_registers_alike(stride, width, backend, device):
@@ -162,6 +179,7 @@ def test_any_width_fills_and_leaves_registers_alike(stride, width, backend, devi
     assert_exact(case, random_inputs(case, torch.float32, device), backend)
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("pad_mode", ["reflect", "replicate", "zeros"])
 @pytest.mark.parametrize("size", [(4, 4), (4, 17), (5, 6), (33, 4)], ids=lambda s: "x".join(map(str, s)))
 def test_borders_up_to_the_size_of_the_image_less_one(size, pad_mode, backend, device):
@@ -169,12 +187,14 @@ def test_borders_up_to_the_size_of_the_image_less_one(size, pad_mode, backend, d
     assert_exact(case, random_inputs(case, torch.float32, device), backend)
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("pad_mode", ["replicate", "zeros"])
 def test_a_border_may_be_wider_than_the_image(pad_mode, backend, device):
     case = Case(padding=(5, 6), pad_mode=pad_mode, size=(1, 2, 3))
     assert_exact(case, random_inputs(case, torch.float32, device), backend)
 
 
+@pytest.mark.interpreted(one_in=0)
 def test_samples_do_not_mix(backend, device):
     case = Case((5, 5), (1, 1), (2, 2), size=(3, 6, 40))
     inputs = random_inputs(case, torch.float32, device)
@@ -191,6 +211,7 @@ def test_samples_do_not_mix(backend, device):
 # --- real images -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("case", [GENERATOR, DISCRIMINATOR], ids=str)
 def test_a_drawn_street_scene_is_convolved_as_its_one_hot_channels(case, backend, device):
     labels = torch.from_numpy(draw_scene((64, 96), 3).label.astype(np.int64))[None, None].to(device)
@@ -211,6 +232,7 @@ def test_a_label_map_of_cityscapes_is_convolved_as_its_one_hot_channels(cityscap
 # --- memory ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=20)
 @every_layout
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("stride", [1, 2])
@@ -220,6 +242,7 @@ def test_dense_channels_may_lie_in_memory_in_any_way(stride, dtype, layout, back
     assert_exact(case, replace(inputs, dense=layout(inputs.dense)), backend)
 
 
+@pytest.mark.interpreted(one_in=30)
 @every_layout
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("stride", [1, 2])
@@ -229,6 +252,7 @@ def test_the_incoming_gradient_may_lie_in_memory_in_any_way(stride, dtype, layou
     assert_exact(case, replace(inputs, grad_y=layout(inputs.grad_y)), backend)
 
 
+@pytest.mark.interpreted(one_in=20)
 @every_layout
 def test_labels_may_lie_in_memory_in_any_way(layout, backend, device):
     inputs = random_inputs(Case(), torch.float32, device)
@@ -236,6 +260,7 @@ def test_labels_may_lie_in_memory_in_any_way(layout, backend, device):
     assert_exact(Case(), replace(inputs, labels=layout(inputs.labels.int())), backend)
 
 
+@pytest.mark.interpreted(one_in=20)
 @every_layout
 def test_the_weight_may_lie_in_memory_in_any_way(layout, backend, device):
     case = Case((4, 3), (1, 1), (2, 1), dense=2)
@@ -252,6 +277,7 @@ def test_a_bias_may_be_a_slice(backend, device):
 # --- hard numbers ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=0)
 def test_a_channel_of_zeros_and_ones_is_an_exact_sum_of_weights(backend, device):
     """Small integers are exact in float32, whatever the order of the sum."""
     case = replace(GENERATOR, size=(1, 30, 60))
@@ -263,6 +289,7 @@ def test_a_channel_of_zeros_and_ones_is_an_exact_sum_of_weights(backend, device)
         assert torch.equal(found[name].double(), value), name
 
 
+@pytest.mark.interpreted(one_in=2)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_value_that_is_not_finite_spoils_what_sees_it(bad, backend, device):
     case = Case((3, 3), (1, 1), (1, 1), "zeros", size=(1, 9, 40))
@@ -283,6 +310,7 @@ def test_the_weight_of_an_id_that_does_not_occur_is_not_read(device):
     assert torch.equal(found, label_conv2d(inputs.labels, inputs.weight))
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("large", [1e4, 1e-6])
 def test_large_terms_that_cancel_lose_no_more_than_in_eager(large, backend, device):
     case = replace(GENERATOR, size=(1, 20, 40), labels="noise")
@@ -294,6 +322,7 @@ def test_large_terms_that_cancel_lose_no_more_than_in_eager(large, backend, devi
 # --- ids out of range ------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("case", [Case(ignore=True), replace(DISCRIMINATOR, ignore=True)], ids=str)
 def test_ignored_ids_are_columns_of_zeros(case, backend, device):
     inputs = random_inputs(case, torch.float64, device)
@@ -320,6 +349,17 @@ def test_the_first_id_out_of_range_is_named_with_its_place(dtype, id_, backend, 
     message = rf"labels must be ids in 0\.\.4.*got {id_} at \(n, y, x\) = \(1, 2, 3\)"
     with pytest.raises(ValueError, match=message):
         label_conv2d(labels, torch.randn(3, 5, 3, 3, device=device), backend=backend)
+
+
+def test_in_a_graph_that_is_captured_ids_are_checked_without_waiting_for_the_device(monkeypatch, device):
+    monkeypatch.setattr(sys.modules["torchp2p.ops.label_conv2d"], "_captured", lambda x: True)
+    labels, weight = torch.zeros(1, 1, 4, 4, dtype=torch.uint8, device=device), torch.randn(3, 5, 3, 3, device=device)
+    calls = recorded_calls(lambda: label_conv2d(labels, weight, backend="reference"))
+    assert "aten::_assert_async" in calls
+    assert "aten::nonzero" not in calls
+    if device.type == "cpu":  # where the assertion fails at once; on a GPU it would end the process's use of it
+        with pytest.raises(RuntimeError, match=r"labels must be ids in 0\.\.4"):
+            label_conv2d(labels + 5, weight, backend="reference")
 
 
 # --- sizes of nothing ------------------------------------------------------------------------------------

@@ -43,18 +43,21 @@ def function_of(case: Case, inputs: Inputs, backend: str | None):
 # --- derivatives -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=0)
 @derived
 def test_the_gradient_is_the_derivative(case, backend, device):
     function, tensors = function_of(case, random_inputs(case, torch.float64, device), backend)
     assert torch.autograd.gradcheck(function, tensors)
 
 
+@pytest.mark.interpreted(one_in=0)
 @derived
 def test_the_double_gradient_is_the_derivative_of_the_gradient(case, backend, device):
     function, tensors = function_of(case, random_inputs(case, torch.float64, device), backend)
     assert torch.autograd.gradgradcheck(function, tensors, fast_mode=True)
 
 
+@pytest.mark.interpreted(one_in=4)
 @pytest.mark.parametrize("wanted", INPUTS)
 def test_only_the_gradients_that_are_asked_for_are_given(wanted, backend, device):
     case = Case(dense=2)
@@ -68,6 +71,7 @@ def test_only_the_gradients_that_are_asked_for_are_given(wanted, backend, device
     torch.testing.assert_close(getattr(inputs, wanted).grad, all_grads[f"grad_{wanted}"], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.interpreted(one_in=0)
 def test_labels_take_no_gradient_and_a_graph_may_be_walked_twice(backend, device):
     inputs = random_inputs(Case(), torch.float32, device)
     function, tensors = function_of(Case(), inputs, backend)
@@ -117,6 +121,7 @@ def test_the_inputs_are_saved_and_nothing_else(backend, device):
     assert kept == {tensor.data_ptr() for tensor in (inputs.labels, *tensors)}
 
 
+@pytest.mark.interpreted(one_in=2)
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_nothing_is_saved_where_no_gradient_is_wanted(context, backend, device):
     function, tensors = function_of(Case(), random_inputs(Case(), torch.float32, device), backend)
@@ -135,6 +140,7 @@ def op_options(case: Case) -> tuple:
     return (list(case.stride), list(case.padding), case.pad_mode)
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("requires_grad", [False, True], ids=["plain", "grad"])
 @pytest.mark.parametrize("case", [Case(dense=2), Case(dense=0, bias=False, stride=(2, 2))], ids=str)
 @either_layout
@@ -214,6 +220,7 @@ def test_the_operator_exports(device):
 # --- autocast --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=3)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 def test_under_autocast_tensors_are_cast_as_for_a_convolution(dtype, backend, device):
     case = Case()
@@ -246,6 +253,7 @@ def test_autocast_compiles(fresh_compiler, device):
 # --- layouts ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=20)
 @every_dtype
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_results_take_the_layout_of_the_dense_channels(name, dtype, backend, device):
@@ -258,6 +266,7 @@ def test_results_take_the_layout_of_the_dense_channels(name, dtype, backend, dev
     assert found["grad_weight"].stride() == inputs.weight.stride()
 
 
+@pytest.mark.interpreted(one_in=4)
 @pytest.mark.parametrize("dense", [0, 1, 2])
 def test_a_channels_last_weight_gives_a_channels_last_result_as_in_torch(dense, backend, device):
     case = Case(dense=dense)
@@ -287,6 +296,7 @@ def test_native_kernels_build_no_one_hot_tensor_and_copy_nothing(device):
 # --- the same bits ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.interpreted(one_in=0)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     "case",

@@ -5,7 +5,7 @@ Source: spec sections 4.3 (L1), 4.4 (feature matching), 4.5 (VGG), 3.3 (lists of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Union
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from torchp2p.ops import _check, _native
 from torchp2p.ops._dispatch import choose
-from torchp2p.ops._library import LIBRARY, compiled, register
+from torchp2p.ops._library import LIBRARY, implementation, register
 from torchp2p.reference import feature_matching_loss as reference
 from torchp2p.reference.norm_act import statistics_dtype
 
@@ -46,11 +46,12 @@ def feature_matching_loss(
 
     ``real`` is taken as a constant: it gets no gradient even where it requires one, and is not kept for the
     backward. The gradient of ``fake`` is weight * sign(fake - real) / numel, with 0 where they are equal or one
-    is nan, and lies in memory as ``fake`` does; for it the forward keeps the signs, natively two bits each.
+    is nan, and lies in memory as ``fake`` does; for it the forward keeps the signs, natively and with Triton two bits
+    each.
     Differentiable twice; second derivatives with respect to ``fake`` are 0.
 
     A pair whose tensors lie in different orders (contiguous and channels_last, say) costs a copy of ``real``;
-    slices and crops do not.
+    slices and crops natively do not, with Triton they do.
 
     Autocast has no effect: the reduction is never done in less than float32.
 
@@ -136,15 +137,13 @@ LIBRARY.define(
 def _forward(
     fake: list[Tensor], real: list[Tensor], weights: list[float], wanted: list[bool], backend: str
 ) -> tuple[Tensor, list[Tensor]]:
-    signs = [_signs_like(f, keep, backend) for f, keep in zip(fake, wanted, strict=True)]
     if backend == "native":
+        signs = [_signs_like(f, keep, backend) for f, keep in zip(fake, wanted, strict=True)]
         return _native_forward(fake, real, signs, weights), signs
-    if any(wanted):
-        found = _runner(backend, reference.feature_matching_signs)(fake, real)
-        for kept, sign in zip(signs, found, strict=True):
-            if kept.numel():
-                kept.copy_(sign)
-    return _runner(backend, reference.feature_matching_loss)(fake, real, weights), signs
+    result: tuple[Tensor, list[Tensor]] = implementation(reference.feature_matching_loss_with_signs, backend)(
+        fake, real, weights, wanted
+    )
+    return result
 
 
 def _forward_fake(
@@ -163,9 +162,9 @@ def _backward(
         _native_backward(grad, [(signs[i], grads[i], weights[i]) for i in places])
         return grads
     chosen = ([fake[i] for i in places], [signs[i] for i in places], [weights[i] for i in places])
-    found = _runner(backend, reference.feature_matching_gradients)(grad, *chosen)
+    found = implementation(reference.feature_matching_gradients, backend)(grad, *chosen)
     for i, value in zip(places, found, strict=True):
-        grads[i].copy_(value)
+        grads[i] = value
     return grads
 
 
@@ -175,17 +174,17 @@ def _backward_fake(
     return [torch.empty_like(f) if kept.numel() else f.new_empty(0) for f, kept in zip(fake, signs, strict=True)]
 
 
-def _runner(backend: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    return compiled(function) if backend == "compile" else function
-
-
 def _signs_like(fake: Tensor, wanted: bool, backend: str) -> Tensor:
-    """Memory for the signs of one pair: natively packed, elsewhere an int8 each, in the layout of the gradient."""
+    """Memory for the signs of one pair: packed for kernels, elsewhere an int8 each, in the layout of the gradient."""
     if not wanted:
         return fake.new_empty(0, dtype=torch.int8)
-    if backend != "native":
-        return torch.empty_like(fake, dtype=torch.int8)
-    return fake.new_empty((fake.numel() + 255) // 256 * 64, dtype=torch.int8)  # feature_sign_bytes of the C++ header
+    if backend == "native":
+        return fake.new_empty(
+            (fake.numel() + 255) // 256 * 64, dtype=torch.int8
+        )  # feature_sign_bytes of the C++ header
+    if backend == "triton":
+        return fake.new_empty((fake.numel() + 7) // 8 * 2, dtype=torch.int8)  # of kernels/feature_matching_loss.py
+    return torch.empty_like(fake, dtype=torch.int8)
 
 
 # --- native --------------------------------------------------------------------------------------------

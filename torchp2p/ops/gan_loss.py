@@ -13,7 +13,7 @@ from torch import Tensor
 
 from torchp2p.ops import _check, _native
 from torchp2p.ops._dispatch import choose
-from torchp2p.ops._library import LIBRARY, compiled, differentiate, register
+from torchp2p.ops._library import LIBRARY, differentiate, implementation, register
 from torchp2p.reference import gan_loss as reference
 from torchp2p.reference.norm_act import statistics_dtype
 
@@ -135,17 +135,11 @@ def _forward(
 ) -> tuple[Tensor, list[Tensor]]:
     if backend == "native":
         return _native_forward(maps, target_is_real, mode, for_discriminator, with_slopes)
-    options = (target_is_real, mode, for_discriminator)
-    wrap = compiled if backend == "compile" else _plain
-    loss = wrap(reference.gan_loss)(maps, *options)
+    function = implementation(reference.gan_loss_with_slopes, backend)
+    loss, slopes = function(maps, target_is_real, mode, for_discriminator, with_slopes)
     if not with_slopes:
         return loss, []
-    slopes = wrap(reference.gan_loss_slopes)(maps, *options)
     return loss, [s.contiguous(memory_format=_layout(p)) for s, p in zip(slopes, maps, strict=True)]
-
-
-def _plain(function: Any) -> Any:
-    return function
 
 
 def _native_forward(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from torchp2p.ops import _check, _native
 from torchp2p.ops._dispatch import choose
-from torchp2p.ops._library import LIBRARY, compiled, register
+from torchp2p.ops._library import LIBRARY, implementation, register
 from torchp2p.reference import instance_avg_pool as reference
 from torchp2p.reference.norm_act import memory_format_of
 
@@ -62,8 +62,7 @@ def _forward(x: Tensor, ids: Tensor, channels_last: bool, backend: str) -> Tenso
     if x.numel() == 0:
         return _empty(x, channels_last)
     if backend != "native":
-        function = compiled(reference.instance_avg_pool) if backend == "compile" else reference.instance_avg_pool
-        pooled: Tensor = function(x, ids, channels_last)
+        pooled: Tensor = implementation(reference.instance_avg_pool, backend)(x, ids, channels_last)
         return pooled
     y = _empty(x, channels_last)
     status = _native.C.instance_avg_pool(

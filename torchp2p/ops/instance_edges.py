@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchp2p.ops import _check, _native
 from torchp2p.ops._dispatch import choose
-from torchp2p.ops._library import LIBRARY, compiled, register
+from torchp2p.ops._library import LIBRARY, implementation, register
 from torchp2p.reference import instance_edges as reference
 
 # The bits of a 1.
@@ -58,13 +58,12 @@ LIBRARY.define("instance_edges(Tensor ids, ScalarType dtype, str backend) -> Ten
 
 
 def _forward(ids: Tensor, dtype: torch.dtype, backend: str) -> Tensor:
-    if backend != "native":
-        function = compiled(reference.instance_edges) if backend == "compile" else reference.instance_edges
-        found: Tensor = function(ids, dtype)
-        return found
     edges = _fake(ids, dtype, backend)
     if edges.numel() == 0:
         return edges
+    if backend != "native":
+        found: Tensor = implementation(reference.instance_edges, backend)(ids, dtype)
+        return found
     status = _native.C.instance_edges(
         ids.data_ptr(), edges.data_ptr(), ids.shape, ids.stride(), ids.element_size(), edges.element_size(),
         _ONES[dtype],

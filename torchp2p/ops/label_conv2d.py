@@ -15,7 +15,7 @@ from torch import Tensor
 
 from torchp2p.ops import _check, _native
 from torchp2p.ops._dispatch import choose
-from torchp2p.ops._library import LIBRARY, compiled, differentiate, register
+from torchp2p.ops._library import LIBRARY, differentiate, implementation, register
 from torchp2p.reference import label_conv2d as reference
 from torchp2p.reference.norm_act import memory_format_of, statistics_dtype
 
@@ -71,7 +71,11 @@ def label_conv2d(
     Weights of ids that do not occur are not read: unlike in a dense convolution, an infinity there spoils nothing.
 
     Under autocast weight, bias and dense are cast to autocast's dtype first, as for ``F.conv2d``; sums stay in
-    float32. On a device where ids are checked by torch (any but the CPU) the check waits for the device.
+    float32.
+
+    On a GPU the check of the ids waits for the device, so that the error can name id and place. While a CUDA graph is
+    captured nothing may wait: the graph gets an assertion instead, which fails on the device when it is replayed with
+    such an id. With ``ignore_out_of_range`` there is no check.
 
     Raises:
         TypeError: labels that are not integers, an argument of the wrong type, or a dtype that is not supported.
@@ -196,11 +200,21 @@ def _refuse_label(labels: Tensor, classes: int, index: int) -> None:
     )
 
 
+def _captured(x: Tensor) -> bool:
+    """Whether what is done to ``x`` goes into a CUDA graph instead of being done."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
 def _check_labels(labels: Tensor, classes: int) -> None:
+    """Raise for the first id out of range. A graph being captured cannot wait for an answer: it gets an assertion."""
     ids = labels.long()
-    wrong = ((ids < 0) | (ids >= classes)).flatten().nonzero()
-    if len(wrong):
-        _refuse_label(labels, classes, int(wrong[0]))
+    wrong = ((ids < 0) | (ids >= classes)).flatten()
+    if _captured(labels):
+        torch._assert_async(~wrong.any(), f"labels must be ids in 0..{classes - 1}, the label channels of weight")
+        return
+    places = wrong.nonzero()
+    if len(places):
+        _refuse_label(labels, classes, int(places[0]))
 
 
 # --- schema and implementations ------------------------------------------------------------------------
@@ -239,7 +253,10 @@ def _forward(
         _check_labels(labels, _classes(weight, dense))
     if not y.numel():
         return y
-    function = compiled(reference.label_conv2d) if backend == "compile" else reference.label_conv2d
+    function = implementation(reference.label_conv2d, backend)
+    if backend == "triton":
+        result: Tensor = function(*args)
+        return result
     with torch.autocast(weight.device.type, enabled=False):
         return y.copy_(function(*args))
 
@@ -263,6 +280,9 @@ def _backward(
             grad.zero_()
     elif backend == "native":
         _native_backward(grads, *args)
+    elif backend == "triton":
+        found: tuple[Tensor, Tensor, Tensor] = implementation(reference.label_conv2d_backward, backend)(*args)
+        return found
     else:
         # For ``compile`` too: Inductor does not lower aten.convolution_backward of a padded image of any size.
         with torch.autocast(weight.device.type, enabled=False):

@@ -26,6 +26,17 @@ def feature_matching_signs(fake: Sequence[Tensor], real: Sequence[Tensor]) -> li
     return [(f > r).to(torch.int8) - (f < r).to(torch.int8) for f, r in zip(fake, real, strict=True)]
 
 
+def feature_matching_loss_with_signs(
+    fake: Sequence[Tensor], real: Sequence[Tensor], weights: Sequence[float], wanted: Sequence[bool]
+) -> tuple[Tensor, list[Tensor]]:
+    """The loss, and the signs of the ``wanted`` pairs, laid out as fake is; of the others nothing."""
+    signs = feature_matching_signs(fake, real) if any(wanted) else fake
+    return feature_matching_loss(fake, real, weights), [
+        torch.empty_like(f, dtype=torch.int8).copy_(sign) if keep else f.new_empty(0, dtype=torch.int8)
+        for f, sign, keep in zip(fake, signs, wanted, strict=True)
+    ]
+
+
 def feature_matching_gradients(
     grad: Tensor, fake: Sequence[Tensor], signs: Sequence[Tensor], weights: Sequence[float]
 ) -> list[Tensor]:

@@ -40,6 +40,14 @@ def gan_loss_slopes(maps: Sequence[Tensor], target_is_real: bool, mode: str, for
     return [_pointwise_slope(p.to(acc), target_is_real, mode, for_discriminator) / max(p.numel(), 1) for p in maps]
 
 
+def gan_loss_with_slopes(
+    maps: Sequence[Tensor], target_is_real: bool, mode: str, for_discriminator: bool, with_slopes: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """``gan_loss`` and, where asked for, ``gan_loss_slopes``: what a kernel takes in one read of the maps."""
+    options = (target_is_real, mode, for_discriminator)
+    return gan_loss(maps, *options), gan_loss_slopes(maps, *options) if with_slopes else []
+
+
 def _pointwise(p: Tensor, real: bool, mode: str, for_discriminator: bool) -> Tensor:
     if mode == "vanilla":
         # Not F.softplus: that switches to the identity at 20 and is a little off just above.
