@@ -2,6 +2,25 @@
 
 def cpu_isa() -> str: ...
 def status_name(status: int, /) -> str: ...
+
+# These, and the functions that return bytes of scratch memory, are there if the module was built with CUDA. The calls
+# of all ops end with the index of a CUDA device (-1: the CPU) and a cudaStream_t.
+def cuda_error() -> str: ...
+def cuda_unavailable(device: int, /) -> str: ...
+def cuda_architectures() -> str: ...
+def norm_act_scratch(
+    x_shape: tuple[int, ...],
+    dtype: int,
+    statistics: int,
+    stat_groups: int,
+    eps: float,
+    act: int,
+    slope: float,
+    pad: int,
+    pad_mode: int,
+    channels_last: bool,
+    /,
+) -> int: ...
 def norm_act_forward(
     x: int,
     weight: int,
@@ -10,6 +29,7 @@ def norm_act_forward(
     y: int,
     mean: int,
     var: int,
+    scratch: int,
     x_shape: tuple[int, ...],
     x_stride: tuple[int, ...],
     residual_stride: tuple[int, ...],
@@ -22,6 +42,8 @@ def norm_act_forward(
     pad: int,
     pad_mode: int,
     channels_last: bool,
+    device: int,
+    stream: int,
     /,
 ) -> int: ...
 def norm_act_backward(
@@ -36,6 +58,7 @@ def norm_act_backward(
     grad_weight: int,
     grad_bias: int,
     grad_residual: int,
+    scratch: int,
     x_shape: tuple[int, ...],
     grad_y_stride: tuple[int, ...],
     x_stride: tuple[int, ...],
@@ -49,6 +72,8 @@ def norm_act_backward(
     pad: int,
     pad_mode: int,
     channels_last: bool,
+    device: int,
+    stream: int,
     /,
 ) -> int: ...
 def gan_loss(maps: list[tuple[int, int, int]], dtype: int, mode: int, target_is_real: bool, loss: int, /) -> int: ...
