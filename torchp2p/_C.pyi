@@ -106,6 +106,8 @@ def instance_edges(
     id_bytes: int,
     edge_bytes: int,
     one: int,
+    device: int,
+    stream: int,
     /,
 ) -> int: ...
 def label_conv2d_forward(
