@@ -42,7 +42,7 @@ __device__ void put_edges(void* edges, std::int64_t at, unsigned marks, E one, i
     if (i < count) to[i] = row.values[i];
 }
 
-template <class I> __global__ void __launch_bounds__(kThreads, 4)
+template <class I> __global__ void __launch_bounds__(kThreads, 2)
     instance_edges_kernel(InstanceEdgesParams p, Plan plan) {
   const std::int64_t thread = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
   if (thread >= plan.threads) return;
@@ -55,7 +55,7 @@ template <class I> __global__ void __launch_bounds__(kThreads, 4)
 
   const std::int64_t begin = band * kRows;
   Row<I, kWidth<I>> row = row_at(begin), above = begin > 0 ? row_at(begin - 1) : row;
-#pragma unroll 4
+#pragma unroll 2
   for (std::int64_t y = begin; y < begin + kRows && y < p.h; ++y) {
     const Row<I, kWidth<I>> below = y + 1 < p.h ? row_at(y + 1) : row;
     const I* const ids = column + y * stride.h;
