@@ -76,15 +76,30 @@ def norm_act_backward(
     stream: int,
     /,
 ) -> int: ...
-def gan_loss(maps: list[tuple[int, int, int]], dtype: int, mode: int, target_is_real: bool, loss: int, /) -> int: ...
+def gan_loss_scratch(counts: list[int], /) -> int: ...
+def gan_loss(
+    maps: list[tuple[int, int, int]],
+    dtype: int,
+    mode: int,
+    target_is_real: bool,
+    loss: int,
+    scratch: int,
+    device: int,
+    stream: int,
+    /,
+) -> int: ...
+def feature_matching_loss_scratch(counts: list[int], /) -> int: ...
 def feature_matching_loss_forward(
     pairs: list[tuple[int, int, int, tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...], float]],
     dtype: int,
     loss: int,
+    scratch: int,
+    device: int,
+    stream: int,
     /,
 ) -> int: ...
 def feature_matching_loss_backward(
-    gradients: list[tuple[int, int, int, float]], dtype: int, grad_loss: int, /
+    gradients: list[tuple[int, int, int, float]], dtype: int, grad_loss: int, device: int, stream: int, /
 ) -> int: ...
 def instance_avg_pool(
     x: int,

@@ -76,6 +76,11 @@ def place(tensor: torch.Tensor) -> tuple[int, int]:
     return -1, 0
 
 
+def scratch(size: int, x: torch.Tensor) -> torch.Tensor | None:
+    """So many bytes beside ``x`` for what a CUDA kernel keeps between its launches; torch gives them to the next call."""
+    return torch.empty(size, dtype=torch.uint8, device=x.device) if size else None
+
+
 def address(tensor: torch.Tensor | None) -> int:
     """The address that a params struct holds for ``tensor``; 0 for none."""
     return 0 if tensor is None else tensor.data_ptr()
