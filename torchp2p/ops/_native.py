@@ -76,6 +76,11 @@ def place(tensor: torch.Tensor) -> tuple[int, int]:
     return -1, 0
 
 
+def scratch(tensor: torch.Tensor, size: int) -> torch.Tensor | None:
+    """``size`` bytes beside ``tensor`` for a kernel's own use; None for 0."""
+    return torch.empty(size, dtype=torch.uint8, device=tensor.device) if size else None
+
+
 def address(tensor: torch.Tensor | None) -> int:
     """The address that a params struct holds for ``tensor``; 0 for none."""
     return 0 if tensor is None else tensor.data_ptr()
