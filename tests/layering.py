@@ -61,7 +61,7 @@ PLAIN_STANDARD_HEADERS = {
 HEADERS = {
     "include": PLAIN_STANDARD_HEADERS,
     "cpu": PLAIN_STANDARD_HEADERS | {"immintrin.h", "arm_neon.h", "omp.h"},
-    "cuda": PLAIN_STANDARD_HEADERS | {"cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h"},
+    "cuda": PLAIN_STANDARD_HEADERS | {"cstdio", "cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h"},
 }
 
 

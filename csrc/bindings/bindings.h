@@ -6,7 +6,18 @@
 #include <array>
 #include <cstdint>
 
+#include "torchp2p/status.h"
 #include "torchp2p/strides.h"
+
+// Runs an op where its tensors are. The calls of all ops end with `device`, the index of a CUDA device or -1 for the
+// CPU, and `stream`, a cudaStream_t.
+#if defined(TORCHP2P_CUDA)
+#define TORCHP2P_RUN(op, params, device, stream) \
+  ((device) < 0 ? op##_cpu(params) : op##_cuda(params, device, pointer<void>(stream)))
+#else
+#define TORCHP2P_RUN(op, params, device, stream) \
+  ((device) < 0 ? op##_cpu(params) : (static_cast<void>(stream), Status::kBuiltNoCuda))
+#endif
 
 namespace torchp2p {
 

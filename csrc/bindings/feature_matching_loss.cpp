@@ -18,7 +18,8 @@ using Numbers = std::vector<std::int64_t>;
 using Pair = std::tuple<std::uintptr_t, std::uintptr_t, std::uintptr_t, Numbers, Numbers, Numbers, Numbers, double>;
 using Gradient = std::tuple<std::uintptr_t, std::uintptr_t, std::int64_t, double>;
 
-int forward(const std::vector<Pair>& pairs, int dtype, std::uintptr_t loss) {
+int forward(const std::vector<Pair>& pairs, int dtype, std::uintptr_t loss, std::uintptr_t scratch, int device,
+            std::uintptr_t stream) {
   std::vector<FeaturePair> entries;
   entries.reserve(pairs.size());
   for (const auto& [fake, real, signs, shape, order, fake_stride, real_stride, weight] : pairs) {
@@ -30,12 +31,13 @@ int forward(const std::vector<Pair>& pairs, int dtype, std::uintptr_t loss) {
                        real_stride.data(), weight});
   }
   const FeatureMatchingForward params{entries.data(), static_cast<std::int64_t>(entries.size()),
-                                      static_cast<DType>(dtype), pointer<double>(loss)};
+                                      static_cast<DType>(dtype), pointer<double>(loss), pointer<void>(scratch)};
   const py::gil_scoped_release release;
-  return static_cast<int>(feature_matching_loss_forward_cpu(params));
+  return static_cast<int>(TORCHP2P_RUN(feature_matching_loss_forward, params, device, stream));
 }
 
-int backward(const std::vector<Gradient>& gradients, int dtype, std::uintptr_t grad_loss) {
+int backward(const std::vector<Gradient>& gradients, int dtype, std::uintptr_t grad_loss, int device,
+             std::uintptr_t stream) {
   std::vector<FeatureGradient> entries;
   entries.reserve(gradients.size());
   for (const auto& [signs, grad, count, weight] : gradients) {
@@ -44,14 +46,24 @@ int backward(const std::vector<Gradient>& gradients, int dtype, std::uintptr_t g
   const FeatureMatchingBackward params{entries.data(), static_cast<std::int64_t>(entries.size()),
                                        static_cast<DType>(dtype), pointer<const double>(grad_loss)};
   const py::gil_scoped_release release;
-  return static_cast<int>(feature_matching_loss_backward_cpu(params));
+  return static_cast<int>(TORCHP2P_RUN(feature_matching_loss_backward, params, device, stream));
 }
+
+#if defined(TORCHP2P_CUDA)
+std::int64_t scratch_bytes(const Numbers& counts) {
+  return feature_matching_loss_scratch_cuda(counts.data(), static_cast<std::int64_t>(counts.size()));
+}
+#endif
 
 }  // namespace
 
 void bind_feature_matching_loss(py::module_& module) {
   module.def("feature_matching_loss_forward", &forward, "Write the loss (float64) and the signs; returns a status.");
   module.def("feature_matching_loss_backward", &backward, "Fill the gradients; returns a status.");
+#if defined(TORCHP2P_CUDA)
+  module.def("feature_matching_loss_scratch", &scratch_bytes,
+             "Bytes of scratch memory for pairs of these counts of values on a CUDA device.");
+#endif
 }
 
 }  // namespace torchp2p

@@ -27,9 +27,10 @@ NormActShape shape(const py::tuple& x_shape, int dtype, int statistics, std::int
 }
 
 int forward(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t residual, std::uintptr_t y,
-            std::uintptr_t mean, std::uintptr_t var, const py::tuple& x_shape, const py::tuple& x_stride,
-            const py::tuple& residual_stride, int dtype, int statistics, std::int64_t stat_groups, double eps, int act,
-            double slope, std::int64_t pad, int pad_mode, bool channels_last) {
+            std::uintptr_t mean, std::uintptr_t var, std::uintptr_t scratch, const py::tuple& x_shape,
+            const py::tuple& x_stride, const py::tuple& residual_stride, int dtype, int statistics,
+            std::int64_t stat_groups, double eps, int act, double slope, std::int64_t pad, int pad_mode,
+            bool channels_last, int device, std::uintptr_t stream) {
   const NormActForward params{
       shape(x_shape, dtype, statistics, stat_groups, eps, act, slope, pad, pad_mode, channels_last),
       pointer<const void>(x),
@@ -39,18 +40,19 @@ int forward(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t bias, std::u
       pointer<void>(y),
       pointer<void>(mean),
       pointer<void>(var),
+      pointer<void>(scratch),
       strides(x_stride),
       strides(residual_stride)};
   const py::gil_scoped_release release;
-  return static_cast<int>(norm_act_forward_cpu(params));
+  return static_cast<int>(TORCHP2P_RUN(norm_act_forward, params, device, stream));
 }
 
 int backward(std::uintptr_t grad_y, std::uintptr_t x, std::uintptr_t weight, std::uintptr_t bias,
              std::uintptr_t residual, std::uintptr_t mean, std::uintptr_t var, std::uintptr_t grad_x,
-             std::uintptr_t grad_weight, std::uintptr_t grad_bias, std::uintptr_t grad_residual,
+             std::uintptr_t grad_weight, std::uintptr_t grad_bias, std::uintptr_t grad_residual, std::uintptr_t scratch,
              const py::tuple& x_shape, const py::tuple& grad_y_stride, const py::tuple& x_stride,
              const py::tuple& residual_stride, int dtype, int statistics, std::int64_t stat_groups, double eps, int act,
-             double slope, std::int64_t pad, int pad_mode, bool channels_last) {
+             double slope, std::int64_t pad, int pad_mode, bool channels_last, int device, std::uintptr_t stream) {
   const NormActBackward params{
       shape(x_shape, dtype, statistics, stat_groups, eps, act, slope, pad, pad_mode, channels_last),
       pointer<const void>(grad_y),
@@ -64,18 +66,30 @@ int backward(std::uintptr_t grad_y, std::uintptr_t x, std::uintptr_t weight, std
       pointer<void>(grad_weight),
       pointer<void>(grad_bias),
       pointer<void>(grad_residual),
+      pointer<void>(scratch),
       strides(grad_y_stride),
       strides(x_stride),
       strides(residual_stride)};
   const py::gil_scoped_release release;
-  return static_cast<int>(norm_act_backward_cpu(params));
+  return static_cast<int>(TORCHP2P_RUN(norm_act_backward, params, device, stream));
 }
+
+#if defined(TORCHP2P_CUDA)
+std::int64_t scratch_bytes(const py::tuple& x_shape, int dtype, int statistics, std::int64_t stat_groups, double eps,
+                           int act, double slope, std::int64_t pad, int pad_mode, bool channels_last) {
+  return norm_act_scratch_cuda(
+      shape(x_shape, dtype, statistics, stat_groups, eps, act, slope, pad, pad_mode, channels_last));
+}
+#endif
 
 }  // namespace
 
 void bind_norm_act(py::module_& module) {
   module.def("norm_act_forward", &forward, "Fill y, mean and var; returns a status.");
   module.def("norm_act_backward", &backward, "Fill the gradients; returns a status.");
+#if defined(TORCHP2P_CUDA)
+  module.def("norm_act_scratch", &scratch_bytes, "Bytes of scratch memory that both want on a CUDA device.");
+#endif
 }
 
 }  // namespace torchp2p

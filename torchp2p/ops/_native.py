@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch  # first: the compiled module shares the OpenMP runtime that torch has loaded
@@ -45,9 +46,39 @@ def unavailable(device_type: str, dtype: torch.dtype) -> str:
         return REASON
     if dtype not in DTYPE_CODES and dtype not in ID_DTYPES:
         return f"native kernels take float32, bfloat16, float16, float64 and integer ids, not {dtype}"
+    if device_type == "cuda":
+        return cuda_unavailable()
     if device_type != "cpu":
         return f"torchp2p._C has no kernels for {device_type} tensors"
     return ""
+
+
+def cuda_unavailable() -> str:
+    """Why the CUDA kernels cannot run on torch's current CUDA device; empty if they can."""
+    if C is None:
+        return REASON
+    if not hasattr(C, "cuda_unavailable"):
+        return "torchp2p._C was built without CUDA"
+    return _cuda_unavailable_on(torch.cuda.current_device() if torch.cuda.is_available() else 0)
+
+
+@cache
+def _cuda_unavailable_on(device: int) -> str:
+    reason: str = C.cuda_unavailable(device)
+    return reason
+
+
+def place(tensor: torch.Tensor) -> tuple[int, int]:
+    """With what the native calls of all ops end: the CUDA device (-1: the CPU) and torch's current stream there."""
+    if tensor.is_cuda:
+        device: int = tensor.device.index
+        return device, torch.cuda.current_stream(device).cuda_stream
+    return -1, 0
+
+
+def scratch(tensor: torch.Tensor, size: int) -> torch.Tensor | None:
+    """``size`` bytes beside ``tensor`` for a kernel's own use; None for 0."""
+    return torch.empty(size, dtype=torch.uint8, device=tensor.device) if size else None
 
 
 def address(tensor: torch.Tensor | None) -> int:
@@ -58,4 +89,6 @@ def address(tensor: torch.Tensor | None) -> int:
 def raise_for_status(status: int, op: str, detail: str) -> None:
     """Turn a non-zero status of a native entry point into the exception that says which call failed."""
     if status:
-        raise RuntimeError(f"torchp2p native {op} failed with status {C.status_name(status)} on {detail}")
+        name = C.status_name(status)
+        words = f": {C.cuda_error()}" if name == "CUDA error" else ""
+        raise RuntimeError(f"torchp2p native {op} failed with status {name} on {detail}{words}")

@@ -193,14 +193,19 @@ _Integers = tuple[int, ...]
 
 
 def _native_forward(fake: list[Tensor], real: list[Tensor], signs: list[Tensor], weights: list[float]) -> Tensor:
-    loss = torch.empty((), dtype=torch.float64)
+    loss = torch.empty((), dtype=torch.float64, device=fake[0].device)
     entries, copies = [], []  # copies live until the call is over
     for f, r, kept, weight in zip(fake, real, signs, weights, strict=True):
         used, walk = _walk(f, r)
         copies.append(used)
         address = kept.data_ptr() if kept.numel() else 0
         entries.append((f.data_ptr(), used.data_ptr(), address, *walk, weight))
-    status = _native.C.feature_matching_loss_forward(entries, _native.DTYPE_CODES[fake[0].dtype], loss.data_ptr())
+    place = _native.place(fake[0])
+    size = _native.C.feature_matching_loss_scratch([f.numel() for f in fake]) if place[0] >= 0 else 0
+    scratch = _native.scratch(fake[0], size)
+    status = _native.C.feature_matching_loss_forward(
+        entries, _native.DTYPE_CODES[fake[0].dtype], loss.data_ptr(), _native.address(scratch), *place
+    )
     _native.raise_for_status(status, "feature_matching_loss_forward", f"{len(fake)} pairs")
     return loss.to(statistics_dtype(fake[0].dtype))
 
@@ -209,7 +214,7 @@ def _native_backward(grad: Tensor, entries: list[tuple[Tensor, Tensor, float]]) 
     grad_loss = grad.to(torch.float64)
     status = _native.C.feature_matching_loss_backward(
         [(signs.data_ptr(), out.data_ptr(), out.numel(), weight) for signs, out, weight in entries],
-        _native.DTYPE_CODES[entries[0][1].dtype], grad_loss.data_ptr(),
+        _native.DTYPE_CODES[entries[0][1].dtype], grad_loss.data_ptr(), *_native.place(grad),
     )  # fmt: skip
     _native.raise_for_status(status, "feature_matching_loss_backward", f"{len(entries)} gradients")
 

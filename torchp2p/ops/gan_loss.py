@@ -148,11 +148,14 @@ def _native_forward(
     # Values and slopes must lie in the same order; a view with gaps is copied (maps are small).
     dense = [p.contiguous(memory_format=_layout(p)) for p in maps]
     slopes = [_slope_like(p) for p in dense] if with_slopes else []
-    loss = torch.empty((), dtype=torch.float64)
+    loss = torch.empty((), dtype=torch.float64, device=dense[0].device)
     entries = [(p.data_ptr(), slopes[i].data_ptr() if with_slopes else 0, p.numel()) for i, p in enumerate(dense)]
+    place = _native.place(dense[0])
+    size = _native.C.gan_loss_scratch([p.numel() for p in dense]) if place[0] >= 0 else 0
+    scratch = _native.scratch(dense[0], size)
     status = _native.C.gan_loss(
         entries, _native.DTYPE_CODES[maps[0].dtype], _mode_code(mode, for_discriminator), target_is_real,
-        loss.data_ptr(),
+        loss.data_ptr(), _native.address(scratch), *place,
     )  # fmt: skip
     _native.raise_for_status(status, "gan_loss", f"maps of shapes {[tuple(p.shape) for p in maps]}")
     return loss.to(statistics_dtype(maps[0].dtype)), slopes

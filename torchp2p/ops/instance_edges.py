@@ -66,7 +66,7 @@ def _forward(ids: Tensor, dtype: torch.dtype, backend: str) -> Tensor:
         return found
     status = _native.C.instance_edges(
         ids.data_ptr(), edges.data_ptr(), ids.shape, ids.stride(), ids.element_size(), edges.element_size(),
-        _ONES[dtype],
+        _ONES[dtype], *_native.place(ids),
     )  # fmt: skip
     _native.raise_for_status(status, "instance_edges", f"ids of shape {tuple(ids.shape)}")
     return edges

@@ -293,12 +293,14 @@ def _native_forward(
     elif given_mean is not None and given_var is not None:
         used_mean, used_var = given_mean.to(acc).contiguous(), given_var.to(acc).contiguous()
         statistics = _OWN if given_mean.dim() == 2 else _GIVEN
+    place, tail = _native.place(x), _native_options(x, statistics, options, layout)
+    scratch = _scratch(x, place, tail)
     _native.raise_for_status(
         _native.C.norm_act_forward(
             x.data_ptr(), _native.address(weight), _native.address(bias), _native.address(residual),
-            y.data_ptr(), used_mean.data_ptr(), used_var.data_ptr(),
+            y.data_ptr(), used_mean.data_ptr(), used_var.data_ptr(), _native.address(scratch),
             x.shape, x.stride(), x.stride() if residual is None else residual.stride(),
-            *_native_options(x, statistics, options, layout),
+            *tail, *place,
         ),
         "norm_act_forward", f"x of shape {tuple(x.shape)}",
     )  # fmt: skip
@@ -327,14 +329,16 @@ def _native_backward(
     channels = x.shape[1]
     grad_weight = x.new_empty(0) if weight is None else x.new_empty(channels, dtype=acc)
     grad_bias = x.new_empty(0) if bias is None else x.new_empty(channels, dtype=acc)
+    place, tail = _native.place(x), _native_options(x, statistics, options, layout)
+    scratch = _scratch(x, place, tail)
     _native.raise_for_status(
         _native.C.norm_act_backward(
             grad_y.data_ptr(), x.data_ptr(), _native.address(used_weight), _native.address(used_bias),
             _native.address(residual), _native.address(mean), _native.address(var), grad_x.data_ptr(),
             0 if weight is None else grad_weight.data_ptr(), 0 if bias is None else grad_bias.data_ptr(),
-            grad_residual.data_ptr() if residual_grad else 0,
+            grad_residual.data_ptr() if residual_grad else 0, _native.address(scratch),
             x.shape, grad_y.stride(), x.stride(), x.stride() if residual is None else residual.stride(),
-            *_native_options(x, statistics, options, layout),
+            *tail, *place,
         ),
         "norm_act_backward", f"x of shape {tuple(x.shape)}",
     )  # fmt: skip
@@ -346,13 +350,18 @@ def _native_backward(
 
 
 def _native_options(x: Tensor, statistics: int, options: Options, layout: torch.memory_format) -> tuple[Any, ...]:
-    """The arguments with which both native calls end."""
+    """The arguments with which both native calls end, but for the place."""
     # Given statistics are the same for all samples: one group, whatever the norm is called.
     groups = 1 if statistics == _GIVEN else reference.groups_of(x, options.norm, options.stat_groups)
     return (
         _native.DTYPE_CODES[x.dtype], statistics, groups, options.eps, _ACT_CODES[options.act], options.slope,
         options.pad, _PAD_CODES[options.pad_mode], layout == torch.channels_last,
     )  # fmt: skip
+
+
+def _scratch(x: Tensor, place: tuple[int, int], tail: tuple[Any, ...]) -> Tensor | None:
+    """Memory for the partial sums of a CUDA kernel."""
+    return _native.scratch(x, _native.C.norm_act_scratch(x.shape, *tail)) if place[0] >= 0 else None
 
 
 def _accumulated(vector: Tensor | None, acc: torch.dtype) -> Tensor | None:

@@ -31,8 +31,9 @@ constexpr std::int64_t feature_sign_bytes(std::int64_t count) { return (count + 
 struct FeatureMatchingForward {
   const FeaturePair* pairs;
   std::int64_t pair_count;
-  DType dtype;   // of all tensors
-  double* loss;  // one value
+  DType dtype;    // of all tensors
+  double* loss;   // one value
+  void* scratch;  // of feature_matching_loss_scratch_cuda() bytes; null on the CPU
 };
 
 struct FeatureGradient {
@@ -51,5 +52,9 @@ struct FeatureMatchingBackward {
 
 Status feature_matching_loss_forward_cpu(const FeatureMatchingForward& params);
 Status feature_matching_loss_backward_cpu(const FeatureMatchingBackward& params);
+Status feature_matching_loss_forward_cuda(const FeatureMatchingForward& params, int device, void* stream);
+Status feature_matching_loss_backward_cuda(const FeatureMatchingBackward& params, int device, void* stream);
+// Bytes for partial sums over pairs of these counts of values.
+std::int64_t feature_matching_loss_scratch_cuda(const std::int64_t* counts, std::int64_t pair_count);
 
 }  // namespace torchp2p

@@ -23,9 +23,13 @@ struct GanLossParams {
   DType dtype;  // of all maps
   GanLoss mode;
   bool target_is_real;
-  double* loss;  // one value
+  double* loss;   // one value
+  void* scratch;  // of gan_loss_scratch_cuda() bytes; null on the CPU
 };
 
 Status gan_loss_cpu(const GanLossParams& params);
+Status gan_loss_cuda(const GanLossParams& params, int device, void* stream);
+// Bytes for partial sums over maps of these counts.
+std::int64_t gan_loss_scratch_cuda(const std::int64_t* counts, std::int64_t map_count);
 
 }  // namespace torchp2p

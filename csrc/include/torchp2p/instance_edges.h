@@ -19,5 +19,6 @@ struct InstanceEdgesParams {
 };
 
 Status instance_edges_cpu(const InstanceEdgesParams& params);
+Status instance_edges_cuda(const InstanceEdgesParams& params, int device, void* stream);
 
 }  // namespace torchp2p

@@ -39,6 +39,7 @@ struct NormActForward {
   void* y;               // (N, C, H + 2 pad, W + 2 pad)
   void* mean;            // written for Statistics::kTaken, else read; null for kNone
   void* var;
+  void* scratch;  // of norm_act_scratch_cuda(shape) bytes; null on the CPU
   Strides x_stride, residual_stride;
 };
 
@@ -55,10 +56,15 @@ struct NormActBackward {
   void* grad_weight;    // (C,) or null
   void* grad_bias;      // (C,) or null
   void* grad_residual;  // shape of x, or null
+  void* scratch;        // of norm_act_scratch_cuda(shape) bytes; null on the CPU
   Strides grad_y_stride, x_stride, residual_stride;
 };
 
 Status norm_act_forward_cpu(const NormActForward& params);
 Status norm_act_backward_cpu(const NormActBackward& params);
+Status norm_act_forward_cuda(const NormActForward& params, int device, void* stream);
+Status norm_act_backward_cuda(const NormActBackward& params, int device, void* stream);
+// For partial sums; enough for forward and backward.
+std::int64_t norm_act_scratch_cuda(const NormActShape& shape);
 
 }  // namespace torchp2p
