@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
 from torchp2p.fuse.classes import Fused
 from torchp2p.fuse.kinds import links_of
-from torchp2p.fuse.runs import normalisation_of, runs_of
+from torchp2p.fuse.runs import computed, is_known, normalisation_of, runs_of
 from torchp2p.ops import Deferred
-
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 class FusedChain(Fused):
@@ -20,15 +20,13 @@ class FusedChain(Fused):
     after it was fused is respected; the layers themselves are as they were.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Any) -> Any:
         """What the layers make of x, one after the other."""
-        if not _is_fusible(x):
-            plain: Tensor = super().forward(x)
-            return plain
-        state = Deferred(x)
-        for run in runs_of(links_of(self)):  # type: ignore[arg-type]
-            state = run(state)
-        return state.tensor()
+        if _is_watched_everywhere():
+            return super().forward(x)
+        for run in runs_of(links_of(cast(nn.Sequential, self))):
+            x = run(x)
+        return computed(x)
 
 
 class FusedNorm(Fused):
@@ -36,24 +34,15 @@ class FusedNorm(Fused):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W), normalised."""
-        if not _is_fusible(x):
+        if _is_watched_everywhere() or not is_known(x):
             plain: Tensor = super().forward(x)
             return plain
         return Deferred(x, **normalisation_of(self)).tensor()
 
 
-def _is_fusible(x: object) -> bool:
-    """Whether the ops know such an input, and nobody wants to see torch's own operators."""
-    return (
-        isinstance(x, Tensor)
-        and x.dim() == 4
-        and x.dtype in _DTYPES
-        and not torch.jit.is_tracing()
-        and not _is_exporting()
-        and not nn.modules.module._has_any_global_hook()
-    )
-
-
-def _is_exporting() -> bool:
+def _is_watched_everywhere() -> bool:
+    """Whether somebody wants to see every module, or torch's own operators."""
     exporting = getattr(torch.compiler, "is_exporting", None)  # since torch 2.7
-    return exporting is not None and bool(exporting())
+    return bool(
+        torch.jit.is_tracing() or (exporting is not None and exporting()) or nn.modules.module._has_any_global_hook()
+    )

@@ -150,4 +150,5 @@ def _layers(run: Run) -> tuple[str, ...]:
 
 
 def _class_name(module: nn.Module) -> str:
-    return original_class(type(module)).__name__
+    name: str = original_class(type(module)).__name__
+    return name

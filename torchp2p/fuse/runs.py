@@ -18,6 +18,7 @@ from torchp2p import ops
 from torchp2p.fuse.kinds import Conv, activation_of, border_of, kind_of, pad_mode_of, padding_of
 from torchp2p.ops import Deferred
 
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 Links = list[tuple[str, nn.Module]]
 
 
@@ -46,31 +47,37 @@ class Run:
         """Whether it does anything other than calling its layers one by one."""
         return len(self.links) > 1 or self.norm is not None
 
-    def __call__(self, x: Deferred) -> Deferred:
-        """(N, C, H, W) to (N, O, H', W'), either deferred."""
+    def __call__(self, x: Any) -> Any:
+        """What the layers make of x, (N, C, H, W) or a Deferred of it; the result may be deferred.
+
+        What the ops do not know, such as (C, H, W) or complex numbers, goes through the layers one by one.
+        """
         if self.conv is None and self.norm is None:
-            return Deferred(self.links[0][1](x.tensor()))
+            return self.links[0][1](computed(x))
+        if not isinstance(x, Deferred) and not is_known(x):
+            for _, layer in self.links:
+                x = layer(x)
+            return x
         if self.before is not None:
-            x = Deferred(x.tensor(), **activation_of(self.before))
-        raw = x.tensor() if self.conv is None else self._convolved(self.conv, x)
+            x = Deferred(computed(x), **activation_of(self.before))
+        raw = computed(x) if self.conv is None else self._convolved(self.conv, x)
         if self.dropout is not None:
             raw = self.dropout(raw)
         if self.norm is None:
-            return Deferred(_activated_in_place(raw, self.act))
+            return _activated_in_place(raw, self.act)
         result = Deferred(raw, **normalisation_of(self.norm), **activation_of(self.act))
         if self.pad_after is None:
             return result
-        return Deferred(result.tensor(border_of(self.pad_after) or 0, pad_mode_of(self.pad_after)))
+        return result.tensor(border_of(self.pad_after) or 0, pad_mode_of(self.pad_after))
 
-    def _convolved(self, conv: Conv, x: Deferred) -> Tensor:
+    def _convolved(self, conv: Conv, x: Tensor | Deferred) -> Tensor:
         """The output of the convolution."""
         padding = padding_of(conv, self.pad)
         weight, bias = conv.weight, conv.bias
         if self.dropout is None and isinstance(self.norm, nn.InstanceNorm2d) and self.norm.running_mean is None:
             weight, bias = _without_effect(weight, bias), None
-        waiting = x.norm != "none" or x.act != "none" or self.pad is not None or bias is not conv.bias
-        if padding is None or not waiting:
-            raw: Tensor = conv(x.tensor())
+        if padding is None or (isinstance(x, Tensor) and self.pad is None and bias is conv.bias):
+            raw: Tensor = conv(computed(x))
             return raw
         deferred = ops.conv_norm_act(
             x,
@@ -131,6 +138,16 @@ def _run_at(links: Links, kinds: list[str], start: int) -> Run:
         roles["pad_after"] = links[at][1]
         at += 1
     return Run(links[start:at], **roles)
+
+
+def computed(x: Any) -> Any:
+    """x, or the tensor that it stands for."""
+    return x.tensor() if isinstance(x, Deferred) else x
+
+
+def is_known(x: Any) -> bool:
+    """Whether the ops take such an input."""
+    return isinstance(x, Tensor) and x.dim() == 4 and x.dtype in _DTYPES
 
 
 def _is_padded_by_next(links: Links, kinds: list[str], at: int) -> bool:
