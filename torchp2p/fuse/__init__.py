@@ -78,7 +78,7 @@ def unfuse(module: nn.Module, *, inplace: bool = False) -> nn.Module:
 def _check_network(module: object, what: str, inplace: bool) -> None:
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
-    if hasattr(module, "_orig_mod"):
+    if hasattr(module, "_orig_mod") or module._compiled_call_impl is not None:
         raise TypeError(f"module is compiled already: {what} the network first, then torch.compile what is returned")
     if isinstance(module, torch.jit.ScriptModule):
         raise TypeError(f"module is a ScriptModule, whose inside is fixed: {what} the network that it was made from")

@@ -68,10 +68,14 @@ class Run:
         result = Deferred(raw, **normalisation_of(self.norm), **activation_of(self.act))
         if self.pad_after is None:
             return result
+        if _is_under_autocast(raw):  # it may give a pad a dtype of its own
+            return self.pad_after(result.tensor())
         return result.tensor(border_of(self.pad_after) or 0, pad_mode_of(self.pad_after))
 
     def _convolved(self, conv: Conv, x: Tensor | Deferred) -> Tensor:
         """The output of the convolution."""
+        if isinstance(x, Deferred) and _is_rounded_by_autocast(x.raw):
+            x = x.tensor()
         padding = padding_of(conv, self.pad)
         weight, bias = conv.weight, conv.bias
         if self.dropout is None and isinstance(self.norm, nn.InstanceNorm2d) and self.norm.running_mean is None:
@@ -148,6 +152,15 @@ def computed(x: Any) -> Any:
 def is_known(x: Any) -> bool:
     """Whether the ops take such an input."""
     return isinstance(x, Tensor) and x.dim() == 4 and x.dtype in _DTYPES
+
+
+def _is_under_autocast(x: Tensor) -> bool:
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
+def _is_rounded_by_autocast(raw: Tensor) -> bool:
+    """Whether autocast would round what a norm still has to take the mean from."""
+    return _is_under_autocast(raw) and raw.dtype != torch.get_autocast_dtype(raw.device.type)
 
 
 def _is_padded_by_next(links: Links, kinds: list[str], at: int) -> bool:
