@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "measure a trained generator on unseen pairs",
     "features": "encode the styles of instances, cluster them, convert those of the original",
     "data": "make side-by-side pairs, check a dataset, draw the demo set",
+    "verify": "hold a fused network against the original and certify that nothing changed",
     "doctor": "show which backend runs each op here, and why not the others",
 }
 
