@@ -21,7 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "nn": {"reference", "ops"},
     "fuse": {"ops", "nn"},
     "verify": {"fuse"},
-    "export": {"fuse", "models", "data", "ops", "nn", "files"},
+    "export": {"fuse", "nn", "ops", "reference", "files"},
     "models": {"ops", "nn", "fuse", "files"},
     "data": {"files"},
     "train": {"ops", "nn", "fuse", "models", "data", "files", "memory", "torchp2p"},
@@ -59,6 +59,7 @@ LAZY = {
     "torch_fidelity",
     "onnx",
     "onnxruntime",
+    "onnxscript",
 }
 LAZY_SUBMODULES = ("torch.utils.tensorboard", "torch.onnx", "torch.utils.cpp_extension")
 

@@ -123,7 +123,8 @@ PROJECT = """
 from torch import nn
 
 def generator(width=4, affine=False):
-    return nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, width, 3), nn.InstanceNorm2d(width, affine=affine), nn.ReLU())
+    norm = nn.InstanceNorm2d(width, affine=affine)
+    return nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(3, width, 3), norm, nn.ReLU())
 
 net = generator()
 number = 3
