@@ -13,6 +13,7 @@ from fuse_case import assert_same_step
 from op_testing import recorded_calls
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.flop_counter import FlopCounterMode
 
 import torchp2p
 from torchp2p import fuse, unfuse
@@ -293,6 +294,34 @@ def test_functional_calls_use_the_parameters_they_are_given():
     fused = fuse(network())
     zeros = {name: torch.zeros_like(parameter) for name, parameter in fused.named_parameters()}
     assert torch.func.functional_call(fused, zeros, (images(),)).abs().max() == 0
+
+
+def test_transforms_of_functions_go_through():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4), nn.Tanh()).double()
+    x = torch.randn(3, 2, 3, 6, 6, dtype=torch.float64)
+    transforms = (
+        lambda f: torch.vmap(f)(x),
+        lambda f: torch.func.grad(lambda image: f(image).square().sum())(x[0]),
+        lambda f: torch.func.jvp(f, (x[0],), (x[1],))[1],
+        lambda f: forward_derivative(f, x[0], x[1]),
+    )
+    for transform in transforms:
+        torch.testing.assert_close(transform(fuse(net)), transform(net))
+
+
+def forward_derivative(function, x, direction):
+    with torch.autograd.forward_ad.dual_level():
+        y = function(torch.autograd.forward_ad.make_dual(x, direction))
+        return torch.autograd.forward_ad.unpack_dual(y).tangent
+
+
+def test_operations_are_counted_as_before():
+    counts = []
+    for net in (network(), fuse(network())):
+        with FlopCounterMode(display=False) as counter:
+            net(images())
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
 
 
 # --- refusals --------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from fuse_case import assert_same_step
+from op_testing import saved_tensors
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 
@@ -133,6 +134,19 @@ def test_a_bias_that_has_no_effect_gets_a_gradient_of_zero_and_not_none():
     net = fuse(chain(conv(), nn.InstanceNorm2d(4), nn.ReLU()))
     net(torch.randn(SHAPE)).square().sum().backward()
     assert torch.equal(net[0].bias.grad, torch.zeros(4))
+
+
+def test_a_chain_keeps_one_tensor_a_convolution():
+    def block() -> list[nn.Module]:
+        return [nn.ReflectionPad2d(1), conv(), nn.InstanceNorm2d(4), nn.LeakyReLU(0.2)]
+
+    net = chain(*block(), *block(), *block())
+    x = torch.randn(2, 4, 32, 32)
+    images = [
+        sum(tensor.dim() == 4 and tensor.shape[0] == 2 for tensor in saved_tensors(lambda each=each: each(x)))
+        for each in (fuse(net), net)
+    ]
+    assert images == [4, 9]  # x and the raw outputs; torch keeps what is padded, convolved and normalised
 
 
 def test_layers_that_do_not_require_gradients_get_none():

@@ -20,7 +20,7 @@ class Fused(nn.Module):
         # The classes are made as needed and have no name to be found by: a pickle holds what they are made of.
         reduced: Any = super().__reduce_ex__(protocol)
         make, (_, *arguments), *rest = reduced
-        return _remade, (make, self._kind, self._original, *arguments), *rest
+        return _remade, (make, type(self)._kind, type(self)._original, *arguments), *rest
 
 
 _MADE: dict[Any, Any] = {}
@@ -36,7 +36,7 @@ def fused_class(kind: Any, original: Any) -> Any:
 
 def original_class(cls: type[nn.Module]) -> Any:
     """The class that a fused one was made of; any other class is its own."""
-    return getattr(cls, "_original", cls)
+    return cls._original if issubclass(cls, Fused) else cls
 
 
 def _remade(make: Any, kind: Any, original: Any, *arguments: Any) -> Any:

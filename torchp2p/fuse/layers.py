@@ -41,8 +41,15 @@ class FusedNorm(Fused):
 
 
 def _is_watched_everywhere() -> bool:
-    """Whether somebody wants to see every module, or torch's own operators."""
-    exporting = getattr(torch.compiler, "is_exporting", None)  # since torch 2.7
+    """Whether somebody wants to see every module, or operators of torch's own: hooks, tracers, transforms, modes."""
+    if nn.modules.module._has_any_global_hook():
+        return True
+    if torch.compiler.is_compiling():
+        exporting = getattr(torch.compiler, "is_exporting", None)  # since torch 2.7
+        return exporting is not None and bool(exporting())
     return bool(
-        torch.jit.is_tracing() or (exporting is not None and exporting()) or nn.modules.module._has_any_global_hook()
+        torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch.autograd.forward_ad._current_level >= 0
     )
