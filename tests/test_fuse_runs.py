@@ -21,13 +21,15 @@ def conv(**options) -> nn.Conv2d:
 
 
 def chain(*layers: nn.Module) -> nn.Sequential:
-    """In training, with running statistics and affine parameters that hide behind no 0 or 1."""
+    """In training, with the same numbers every time, and none that hides behind a 0 or a 1."""
+    net = nn.Sequential(*layers)
     torch.manual_seed(1)
-    for layer in layers:
-        for tensor in (*layer.parameters(), *layer.buffers()):
-            if tensor.is_floating_point() and tensor.dim() == 1:
-                nn.init.uniform_(tensor, 0.5, 1.5)
-    return nn.Sequential(*layers)
+    for tensor in (*net.parameters(), *net.buffers()):
+        if tensor.is_floating_point() and tensor.dim() == 1:
+            nn.init.uniform_(tensor, 0.5, 1.5)
+        elif tensor.is_floating_point():
+            nn.init.normal_(tensor, 0, tensor[0].numel() ** -0.5)
+    return net
 
 
 def runs_in(net: nn.Module) -> list[str]:
@@ -67,7 +69,7 @@ CHAINS = {
     "two in a row": ((conv(), nn.InstanceNorm2d(4), nn.ReLU(), nn.ReflectionPad2d(1), conv()), ["CIR", "RC"]),
     "norm conv": ((nn.InstanceNorm2d(4), conv()), ["I"]),
     "a pad of the convolution's own": ((conv(padding=1, padding_mode="reflect"), nn.InstanceNorm2d(4)), ["CI"]),
-    "norm norm": ((conv(), nn.BatchNorm2d(4), nn.InstanceNorm2d(4)), ["CB", "I"]),
+    "norm norm": ((conv(), nn.InstanceNorm2d(4), nn.BatchNorm2d(4)), ["CI", "B"]),
     "nested": ((nn.Sequential(conv(), nn.InstanceNorm2d(4)), nn.ReLU(), nn.Sequential(conv())), ["CIR"]),
     # What conv_norm_act cannot do is left to the convolution itself; the norm behind it is fused all the same.
     "groups": ((nn.InstanceNorm2d(4), conv(groups=2), nn.InstanceNorm2d(4), nn.ReLU()), ["I", "CIR"]),
@@ -142,11 +144,12 @@ def test_a_chain_keeps_one_tensor_a_convolution():
 
     net = chain(*block(), *block(), *block())
     x = torch.randn(2, 4, 32, 32)
-    images = [
-        sum(tensor.dim() == 4 and tensor.shape[0] == 2 for tensor in saved_tensors(lambda each=each: each(x)))
+    ours, theirs = (
+        [tensor for tensor in saved_tensors(lambda each=each: each(x)) if tensor.numel() >= x.numel()]
         for each in (fuse(net), net)
-    ]
-    assert images == [4, 9]  # x and the raw outputs; torch keeps what is padded, convolved and normalised
+    )
+    assert len(ours) == 4  # x and the raw outputs
+    assert len(theirs) >= 9  # what is padded, convolved and normalised
 
 
 def test_layers_that_do_not_require_gradients_get_none():
