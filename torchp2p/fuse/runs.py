@@ -83,6 +83,10 @@ class Run:
         if padding is None or (isinstance(x, Tensor) and self.pad is None and bias is conv.bias):
             raw: Tensor = conv(computed(x))
             return raw
+        if isinstance(x, Tensor) and padding[1] == "zeros":
+            if isinstance(conv, nn.ConvTranspose2d):
+                return F.conv_transpose2d(x, weight, bias, conv.stride, padding[0], conv.output_padding)
+            return F.conv2d(x, weight, bias, conv.stride, padding[0])
         deferred = ops.conv_norm_act(
             x,
             weight,
