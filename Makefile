@@ -17,7 +17,7 @@ OP_TESTS := $(wildcard $(foreach op,$(OPS),tests/test_$(op)*.py))
 BENCHES := $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench triton-report cuda-report wheel sanitize clean
+.PHONY: help setup demo test lint docs bench triton-report cuda-report wheel sanitize clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
@@ -44,6 +44,9 @@ lint: setup  ## style and types, Python and C++
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run --Werror $(filter-out %.cmake,$(CSRC)) $(shell find tests/cuda_on_cpu -name '*.cpp' -o -name '*.h')
 
+docs: setup  ## guides and the reference made of the docstrings, as pages in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 bench: setup  ## all benchmarks, rows into benchmarks/results; BENCH_FLAGS=--quick for a glance, --large for 2048x1024
 	set -e; for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench $(BENCH_FLAGS); done
 
@@ -65,6 +68,6 @@ sanitize: setup  ## the op tests with the kernels under AddressSanitizer and Und
 		$(BIN)/pytest -o pythonpath=$(SANITIZE)/site -k 'not compile' $(OP_TESTS)
 
 clean:  ## remove all that was built; .venv stays, and the next setup builds again
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	rm -f torchp2p/_C*.so $(STAMP)
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

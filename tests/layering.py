@@ -20,17 +20,33 @@ ROOMS: dict[str, set[str]] = {
     "ops": {"reference", "kernels", "_C"},
     "nn": {"reference", "ops"},
     "fuse": {"ops", "nn"},
+    "verify": {"fuse"},
+    "export": {"fuse", "nn", "ops", "reference", "files"},
     "models": {"ops", "nn", "fuse", "files"},
     "data": {"files"},
     "train": {"ops", "nn", "fuse", "models", "data", "files", "memory", "torchp2p"},
     "evaluate": {"ops", "nn", "fuse", "models", "data", "files", "torchp2p"},
     "edit": {"ops", "nn", "fuse", "models", "data", "files", "torchp2p"},
-    "cli": {"ops", "nn", "fuse", "models", "data", "train", "evaluate", "edit", "files", "memory", "torchp2p"},
-    "torchp2p": {"ops", "nn", "fuse", "models", "memory"},
+    "cli": {
+        "ops",
+        "nn",
+        "fuse",
+        "verify",
+        "export",
+        "models",
+        "data",
+        "train",
+        "evaluate",
+        "edit",
+        "files",
+        "memory",
+        "torchp2p",
+    },
+    "torchp2p": {"ops", "nn", "fuse", "verify", "models", "memory"},
 }
 
 # Importing the package must cost nothing: these rooms know torch (and triton) and nothing else.
-CORE = {"reference", "ops", "nn", "fuse", "kernels", "memory", "torchp2p"}
+CORE = {"reference", "ops", "nn", "fuse", "verify", "kernels", "memory", "torchp2p"}
 REQUIRED = {"torch", "numpy", "PIL", "rich", "jsonargparse", "yaml"}
 # Optional or slow to import: inside the function that needs them only.
 LAZY = {
@@ -43,6 +59,7 @@ LAZY = {
     "torch_fidelity",
     "onnx",
     "onnxruntime",
+    "onnxscript",
 }
 LAZY_SUBMODULES = ("torch.utils.tensorboard", "torch.onnx", "torch.utils.cpp_extension")
 

@@ -4,8 +4,20 @@ Importing the package compiles nothing, prints nothing and touches no GPU.
 """
 
 from torchp2p import nn, ops
+from torchp2p.fuse import fuse, unfuse
 from torchp2p.memory import tune_cpu_memory
 from torchp2p.ops import BackendUnavailableError, backend
+from torchp2p.verify import verify
 
 __version__ = "0.1.0"
-__all__ = ["BackendUnavailableError", "__version__", "backend", "nn", "ops", "tune_cpu_memory"]
+__all__ = [
+    "BackendUnavailableError",
+    "__version__",
+    "backend",
+    "fuse",
+    "nn",
+    "ops",
+    "tune_cpu_memory",
+    "unfuse",
+    "verify",
+]

@@ -23,6 +23,7 @@ _OPTIONAL = {
     "scikit-image": "color",
     "scikit-learn": "features",
     "tensorboard": "tensorboard",
+    "onnxruntime": "export",
     "imageio-ffmpeg": "video",
 }
 

@@ -13,7 +13,9 @@ COMMANDS = {
     "translate": "run a trained generator over images or label maps, into images and an HTML gallery",
     "evaluate": "measure a trained generator on unseen pairs",
     "features": "encode the styles of instances, cluster them, convert those of the original",
+    "export": "write a generator as ONNX or torch.export, and try what was written",
     "data": "make side-by-side pairs, check a dataset, draw the demo set",
+    "verify": "hold a fused network against the original and certify that nothing changed",
     "doctor": "show which backend runs each op here, and why not the others",
 }
 

@@ -32,7 +32,7 @@ class MultiscaleDiscriminator(nn.Module):
         get_interm_feat: hand out the features of every layer, not only the decisions. It names the parameters
             ``scale{k}_layer{j}.*``, else ``layer{k}.*``.
 
-    ``forward``: (N, input_nc, H, W) to [scale][layer], the full size first: n_layers + 1 features after their
+    ``forward``: (N, input_nc, H, W) to ``[scale][layer]``, the full size first: n_layers + 1 features after their
     LeakyReLU, and last the raw decisions (N, 1, H', W'); without ``get_interm_feat`` [[decisions], ...]. Weights
     start as ``init_weights`` makes them, biases as torch does.
 

@@ -35,7 +35,7 @@ class FeatureMatchingLoss(nn.Module):
         """A scalar; gradient for the fake features only.
 
         Args:
-            fake_features, real_features: [scale][layer], as the multiscale discriminator returns them; or a
+            fake_features, real_features: ``[scale][layer]``, as the multiscale discriminator returns them; or a
                 tensor each.
 
         Raises:

@@ -46,7 +46,7 @@ class Pix2PixHDStep:
 
     Args:
         G: generator of ``cat(labels, edges[, features])``, any module that keeps height and width.
-        D: discriminator of ``cat(labels, edges, image)`` that returns [scale][layer], decisions last.
+        D: discriminator of ``cat(labels, edges, image)`` that returns ``[scale][layer]``, decisions last.
         E: encoder of (image, ids) to features, stepped with G; None for none, or where batches bring ``feat``.
         precision: ``float32``, or ``bfloat16`` or ``float16`` for autocast (parameters, statistics and losses stay
             float32); ``float16`` scales the losses of G and of D, each by a GradScaler of its own.
