@@ -215,7 +215,8 @@ def _check_labels(labels: Tensor, classes: int) -> None:
     ids = labels.long()
     wrong = ((ids < 0) | (ids >= classes)).flatten()
     if _captured(labels):
-        return _assert_on_device(~wrong.any(), classes)
+        _assert_on_device(~wrong.any(), classes)
+        return
     places = wrong.nonzero()
     if len(places):
         _refuse_label(labels, classes, int(places[0]))
