@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from torchp2p.kernels._index import accumulator, is_inside, layout_of
-from torchp2p.kernels._label_window import by_tap, channels_are_next, gradient_tile
+from torchp2p.kernels._label_window import by_tap, gradient_layout, gradient_tile
 from torchp2p.kernels._launch import launch
 
 _PIXELS, _OUTPUTS, _CHANNELS = 64, 16, 4  # of a tile
@@ -62,7 +62,7 @@ def _gather(grad: Tensor, origin: Sequence[int], grad_y: Tensor, weight: Tensor,
         _gather_kernel, (n * tiles, triton.cdiv(channels, block)), grad_y, by_tap(weight[:, -channels:]), grad,
         w, h * w, channels, *grad_y.shape[1:], *grad_y.stride(), *grad.stride()[:2], grad.stride(3), tiles,
         KH=weight.shape[2], KW=weight.shape[3], SH=stride[0], SW=stride[1], TOP=origin[0], LEFT=origin[1],
-        LAST=channels_are_next(grad_y),
+        **gradient_layout(grad_y),
         PIXELS=_PIXELS, OUTPUTS=_OUTPUTS, CHANNELS=block,
     )  # fmt: skip
 
@@ -95,7 +95,8 @@ def _gather_kernel(
     SW: tl.constexpr,
     TOP: tl.constexpr,
     LEFT: tl.constexpr,
-    LAST: tl.constexpr,  # whether channels are next to each other in grad_y
+    LAST: tl.constexpr,  # how grad_y lies: see gradient_layout
+    ALIGNMENT: tl.constexpr,
     PIXELS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -114,7 +115,7 @@ def _gather_kernel(
             row, column = top // SH, left // SW
             inside = (p < plane) & (top >= 0) & (left >= 0) & (top % SH == 0) & (left % SW == 0)
             inside &= (row < out_h) & (column < out_w)
-            value = gradient_tile(grad_y, n * gn + row * gh + column * gw, inside, o, gc, outs, LAST)
+            value = gradient_tile(grad_y, n, row, column, inside, o, gn, gc, gh, gw, outs, LAST, ALIGNMENT)
             factors = weight + (tap * channels + d[None, :]) * outs + o[:, None]
             factor = tl.load(factors, mask=(o < outs)[:, None] & (d < channels)[None, :], other=0.0)
             total += value.to(ACC)[:, :, None] * factor.to(ACC)[None, :, :]  # (PIXELS, OUTPUTS, CHANNELS)

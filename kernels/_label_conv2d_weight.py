@@ -22,7 +22,7 @@ from torch import Tensor
 from torchp2p.kernels._index import accumulator
 from torchp2p.kernels._label_window import (
     WINDOW,
-    channels_are_next,
+    gradient_layout,
     gradient_tile,
     known_labels,
     taps,
@@ -56,7 +56,7 @@ def weight_gradient(
         _weight_kernel, (columns, triton.cdiv(outs, outputs_block), splits), grad_y, labels, dense, sums,
         *window(labels, weight, dense, (grad_y.shape[2], grad_y.shape[3])), *grad_y.stride(),
         tiles, grad_y.shape[0] * tiles, per_split,
-        **taps(weight, stride, padding, pad_mode), LAST=channels_are_next(grad_y),
+        **taps(weight, stride, padding, pad_mode), **gradient_layout(grad_y),
         PIXELS=_PIXELS, OUTPUTS=outputs_block, INPUTS=inputs_block,
     )  # fmt: skip
     return torch.empty_like(weight).copy_(sums.sum(0).permute(3, 2, 0, 1))
@@ -112,7 +112,8 @@ def _weight_kernel(
     PH: tl.constexpr,
     PW: tl.constexpr,
     MODE: tl.constexpr,
-    LAST: tl.constexpr,  # whether channels are next to each other in grad_y
+    LAST: tl.constexpr,  # how grad_y lies: see gradient_layout
+    ALIGNMENT: tl.constexpr,
     PIXELS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     INPUTS: tl.constexpr,
@@ -128,8 +129,9 @@ def _weight_kernel(
         n = (tile // tiles).to(tl.int64)
         p = tile % tiles * PIXELS + tl.arange(0, PIXELS)  # (PIXELS,)
         row, column, inside = under_tap(p, tap, h, w, plane, out_w, KW, SH, SW, PH, PW, MODE)
-        places = n * gn + p // out_w * gh + p % out_w * gw
-        grad = gradient_tile(grad_y, places, inside, o, gc, outs, LAST).to(ACC)  # (PIXELS, OUTPUTS)
+        grad = gradient_tile(grad_y, n, p // out_w, p % out_w, inside, o, gn, gc, gh, gw, outs, LAST, ALIGNMENT).to(
+            ACC
+        )  # (PIXELS, OUTPUTS)
         ids, known = known_labels(labels + n * ln + row * lh + column * lw, inside, classes)
         ids = tl.where(known & (ids >= first) & (ids < first + INPUTS), ids, _NONE)
         label = tl.min(ids)
