@@ -42,6 +42,11 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def accumulator_type(dtype: torch.dtype) -> tl.dtype:
+    """The same for a kernel."""
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
 @triton.jit
 def source_index(i, size, MODE: tl.constexpr):
     """The row or column, 0 <= . < size, that a padded image shows at ``i``, which may lie outside.

@@ -152,14 +152,6 @@ def test_a_context_that_cannot_be_met_raises_in_the_op(no_native):
         norm_act(X)
 
 
-def test_triton_on_cpu_tensors_raises_with_the_reason(monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    _dispatch.triton_unavailable.cache_clear()
-    reasons = r"no Triton kernel for norm_act|GPU tensors, not cpu|not installed"
-    with pytest.raises(BackendUnavailableError, match=f"'triton' cannot run: .*({reasons})"):
-        norm_act(X, backend="triton")
-
-
 def test_compile_without_a_compiler_raises_with_the_reason(monkeypatch, tmp_path):
     _dispatch.compile_unavailable.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -302,6 +294,48 @@ def test_a_source_tree_that_is_not_installed_has_no_triton_and_says_so():
         print(_dispatch.triton_unavailable("norm_act", "cuda"))
     """))  # fmt: skip
     assert done.stdout.startswith("there is no torchp2p.kernels: the package runs from a source tree"), done.stderr
+
+
+TRITON_REFUSED = """
+import torch, torchp2p
+from torchp2p.ops import norm_act
+try:
+    norm_act(torch.zeros(1, 1, 2, 2), backend="triton")
+except torchp2p.BackendUnavailableError as error:
+    print(error)
+from torchp2p.ops import _dispatch
+for op in torchp2p.ops.__all__:
+    if op.islower() and op != "backend":
+        print(op, _dispatch.why_not(op, "triton", "cuda", torch.float32))
+"""
+NO_TRITON = HIDE.format(module="triton", error="ModuleNotFoundError('No module', name=name)")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, and Triton runs on it")
+def test_triton_without_a_gpu_and_without_the_interpreter_says_why_for_every_op():
+    done = run_python(TRITON_REFUSED, TRITON_INTERPRET="0")
+    refused, *rows = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    reason = "Triton kernels run on GPU tensors, not cpu, or under TRITON_INTERPRET=1"
+    assert refused == f"norm_act: backend 'triton' cannot run: {reason}"
+    assert len(rows) == 7
+    for row in rows:
+        assert "the Triton driver does not start: " in row or "there is no Triton kernel for" in row
+
+
+def test_a_driver_that_fails_to_start_is_a_reason():
+    done = run_python("""
+        from triton.runtime import driver
+        class Broken:
+            def get_current_device(self):
+                raise OSError("libcuda.so.1: cannot open shared object file")
+        driver.set_active(Broken())
+        from torchp2p.ops import _dispatch
+        print(_dispatch.triton_unavailable("norm_act", "cuda"))
+    """, TRITON_INTERPRET="0")  # fmt: skip
+    assert done.stdout == "the Triton driver does not start: libcuda.so.1: cannot open shared object file\n", (
+        done.stderr
+    )
 
 
 @pytest.mark.parametrize(

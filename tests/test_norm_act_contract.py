@@ -14,6 +14,7 @@ from op_testing import DTYPES, LAYOUTS, channels_last, is_dense_in_the_layout_of
 from torchp2p.ops import BackendUnavailableError, norm_act
 
 OP = "norm_act"
+pytestmark = pytest.mark.interpreted(one_in=12)
 contiguous = LAYOUTS["contiguous"]
 either_layout = pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda f: f.__name__)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -12,6 +12,7 @@ from op_testing import DTYPES, assert_as_exact_as_eager, channels_last, contiguo
 from torchp2p.ops import norm_act
 
 OP = "norm_act"
+pytestmark = pytest.mark.interpreted(one_in=4)
 GROUPED = Case("batch", affine=True, residual=True, pad=1, shape=(6, 3, 9, 11))
 either_layout = pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda f: f.__name__)
 
@@ -88,6 +89,7 @@ def test_no_samples_have_any_number_of_groups(backend, device):
     assert x.grad.shape == x.shape
 
 
+@pytest.mark.interpreted(one_in=0)  # hundreds of calls
 @pytest.mark.parametrize("act", ["tanh", "leaky_relu"])
 def test_gradient_and_double_gradient_are_derivatives(act, backend, device):
     case = Case("batch", act, 1, affine=True, residual=True, shape=(4, 2, 3, 4), stat_groups=2)

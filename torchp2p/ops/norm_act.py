@@ -6,7 +6,6 @@ nothing else. Source: spec sections 2.1, 2.4, 2.5 (the layers), 11.2 R10 and R11
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from torchp2p.ops import _check, _native
 from torchp2p.ops._dispatch import choose
-from torchp2p.ops._library import LIBRARY, compiled, differentiate, register, with_own_memory
+from torchp2p.ops._library import LIBRARY, differentiate, implementation, register, with_own_memory
 from torchp2p.reference import norm_act as reference
 
 NORMS = ("instance", "batch", "none")
@@ -246,8 +245,7 @@ def run_forward(
     tensors = (x, weight, bias, residual, given_mean, given_var)
     if backend == "native" and x.numel():
         return _native_forward(*tensors, options)
-    function: Callable[..., Any] = reference.norm_act
-    function = compiled(function) if backend == "compile" else function
+    function = implementation(reference.norm_act, backend if x.numel() else "reference")
     y, mean, var = with_own_memory(function(*tensors, *options), tensors)
     return y, mean, var
 
@@ -267,8 +265,7 @@ def run_backward(
     tensors = (grad_y, x, weight, bias, residual, mean, var)
     if backend == "native" and x.numel():
         return _native_backward(*tensors, options, residual_grad)
-    function: Callable[..., Any] = reference.norm_act_backward
-    function = compiled(function) if backend == "compile" else function
+    function = implementation(reference.norm_act_backward, backend if x.numel() else "reference")
     grad_x, grad_weight, grad_bias, grad_residual = with_own_memory(
         function(*tensors, *options, residual_grad), tensors
     )
