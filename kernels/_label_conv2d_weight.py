@@ -9,7 +9,7 @@ partial sums, a copy of the weight for each split of the pixels, are written and
 Plan: one program per tap, block of input channels, block of output channels, and split of the pixels, so many splits
 that the GPU is full. A program keeps its block of the sums in registers and goes through its tiles of pixels: for every
 label that occurs in a tile, few in all but noise, it adds up the pixels that have it. The splits are added last. Both
-orders are decided by the shapes alone: no atomics, the same bits in every run.
+orders are decided by the shapes alone, so every run gives the same bits.
 """
 
 from collections.abc import Sequence
@@ -30,6 +30,7 @@ from torchp2p.kernels._label_window import (
     window,
 )
 from torchp2p.kernels._launch import launch
+from torchp2p.kernels._sums import sum_rows
 
 _PIXELS, _OUTPUTS, _INPUTS = 128, 16, 64  # of a tile; no more channels than there are
 _PROGRAMS = 1024  # wanted
@@ -53,13 +54,14 @@ def weight_gradient(
     splits, tiles, per_split = splits_of(grad_y, weight)
     sums = grad_y.new_empty((splits, *weight.shape[2:], inputs, outs), dtype=accumulator(grad_y.dtype))
     launch(
-        _weight_kernel, (columns, triton.cdiv(outs, outputs_block), splits), grad_y, labels, dense, sums,
+        _label_weight_kernel, (columns, triton.cdiv(outs, outputs_block), splits), grad_y, labels, dense, sums,
         *window(labels, weight, dense, (grad_y.shape[2], grad_y.shape[3])), *grad_y.stride(),
         tiles, grad_y.shape[0] * tiles, per_split,
         **taps(weight, stride, padding, pad_mode), **gradient_layout(grad_y),
         PIXELS=_PIXELS, OUTPUTS=outputs_block, INPUTS=inputs_block,
     )  # fmt: skip
-    return torch.empty_like(weight).copy_(sums.sum(0).permute(3, 2, 0, 1))
+    total = sum_rows(sums.view(1, splits, -1))
+    return torch.empty_like(weight).copy_(total.view(sums.shape[1:]).permute(3, 2, 0, 1))
 
 
 def splits_of(grad_y: Tensor, weight: Tensor) -> tuple[int, int, int]:
@@ -79,7 +81,7 @@ def _blocks(weight: Tensor) -> tuple[int, int]:
 
 
 @triton.jit(do_not_specialize=[*WINDOW, "gn", "gc", "gh", "gw", "tiles", "all_tiles", "per_split"])
-def _weight_kernel(
+def _label_weight_kernel(
     grad_y,
     labels,
     dense,

@@ -52,7 +52,7 @@ def label_conv2d(
     pixels = _TILE // outputs
     tiles = triton.cdiv(size[0] * size[1], pixels)
     launch(
-        _forward_kernel, (y.shape[0] * tiles, triton.cdiv(y.shape[1], outputs)),
+        _label_conv2d_kernel, (y.shape[0] * tiles, triton.cdiv(y.shape[1], outputs)),
         labels, dense, by_tap(weight), None if bias is None else bias.contiguous(), y,
         *window(labels, weight, dense, size), tiles,
         **taps(weight, stride, padding, pad_mode), LAST=last,
@@ -85,7 +85,7 @@ def label_conv2d_backward(
 
 
 @triton.jit(do_not_specialize=[*WINDOW, "tiles"])
-def _forward_kernel(
+def _label_conv2d_kernel(
     labels,
     dense,
     weight,  # (tap, channel, o)
