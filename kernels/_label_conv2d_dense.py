@@ -7,8 +7,8 @@ that repeats pixels (reflect, replicate) the gradient of the padded channels is 
 folded by a second kernel.
 
 Plan: one program per tile of pixels and block of dense channels gathers what its pixels were read for. It keeps a sum
-for each pixel, channel and output channel modulo the block in registers, and adds those up at the end. No atomics: the
-same bits in every run.
+for each pixel, channel and output channel modulo the block in registers, and adds those up at the end. No two programs
+add to one place: the same bits in every run.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from torchp2p.kernels._index import accumulator, is_inside, layout_of
-from torchp2p.kernels._label_window import by_tap, channels_are_next, gradient_tile
+from torchp2p.kernels._label_window import by_tap, gradient_layout, gradient_tile
 from torchp2p.kernels._launch import launch
 
 _PIXELS, _OUTPUTS, _CHANNELS = 64, 16, 4  # of a tile
@@ -46,7 +46,7 @@ def dense_gradient(
     _gather(padded, (0, 0), grad_y, weight, stride)
     images = [2 * pad + 1 if pad_mode == "replicate" else 3 for pad in padding]
     launch(
-        _fold_kernel, (n * channels, triton.cdiv(h * w, _FOLDED)), padded, grad,
+        _label_fold_kernel, (n * channels, triton.cdiv(h * w, _FOLDED)), padded, grad,
         h, w, channels, *grad.stride()[:2], grad.stride(3),
         PH=padding[0], PW=padding[1], MODE=pad_mode, ROWS=images[0], COLUMNS=images[1], PIXELS=_FOLDED,
     )  # fmt: skip
@@ -59,10 +59,10 @@ def _gather(grad: Tensor, origin: Sequence[int], grad_y: Tensor, weight: Tensor,
     block = min(_CHANNELS, triton.next_power_of_2(channels))
     tiles = triton.cdiv(h * w, _PIXELS)
     launch(
-        _gather_kernel, (n * tiles, triton.cdiv(channels, block)), grad_y, by_tap(weight[:, -channels:]), grad,
+        _label_gather_kernel, (n * tiles, triton.cdiv(channels, block)), grad_y, by_tap(weight[:, -channels:]), grad,
         w, h * w, channels, *grad_y.shape[1:], *grad_y.stride(), *grad.stride()[:2], grad.stride(3), tiles,
         KH=weight.shape[2], KW=weight.shape[3], SH=stride[0], SW=stride[1], TOP=origin[0], LEFT=origin[1],
-        LAST=channels_are_next(grad_y),
+        **gradient_layout(grad_y),
         PIXELS=_PIXELS, OUTPUTS=_OUTPUTS, CHANNELS=block,
     )  # fmt: skip
 
@@ -71,7 +71,7 @@ _GATHER = ["w", "plane", "channels", "outs", "out_h", "out_w", "gn", "gc", "gh",
 
 
 @triton.jit(do_not_specialize=_GATHER)
-def _gather_kernel(
+def _label_gather_kernel(
     grad_y,
     weight,  # (tap, d, o)
     grad,
@@ -95,7 +95,8 @@ def _gather_kernel(
     SW: tl.constexpr,
     TOP: tl.constexpr,
     LEFT: tl.constexpr,
-    LAST: tl.constexpr,  # whether channels are next to each other in grad_y
+    LAST: tl.constexpr,  # how grad_y lies: see gradient_layout
+    ALIGNMENT: tl.constexpr,
     PIXELS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -114,7 +115,7 @@ def _gather_kernel(
             row, column = top // SH, left // SW
             inside = (p < plane) & (top >= 0) & (left >= 0) & (top % SH == 0) & (left % SW == 0)
             inside &= (row < out_h) & (column < out_w)
-            value = gradient_tile(grad_y, n * gn + row * gh + column * gw, inside, o, gc, outs, LAST)
+            value = gradient_tile(grad_y, n, row, column, inside, o, gn, gc, gh, gw, outs, LAST, ALIGNMENT)
             factors = weight + (tap * channels + d[None, :]) * outs + o[:, None]
             factor = tl.load(factors, mask=(o < outs)[:, None] & (d < channels)[None, :], other=0.0)
             total += value.to(ACC)[:, :, None] * factor.to(ACC)[None, :, :]  # (PIXELS, OUTPUTS, CHANNELS)
@@ -123,7 +124,7 @@ def _gather_kernel(
 
 
 @triton.jit(do_not_specialize=["h", "w", "channels", "yn", "yc", "yp"])
-def _fold_kernel(
+def _label_fold_kernel(
     padded,  # (N, D, H + 2 PH, W + 2 PW)
     grad,
     h: tl.int32,

@@ -9,7 +9,7 @@ partial sums, a copy of the weight for each split of the pixels, are written and
 Plan: one program per tap, block of input channels, block of output channels, and split of the pixels, so many splits
 that the GPU is full. A program keeps its block of the sums in registers and goes through its tiles of pixels: for every
 label that occurs in a tile, few in all but noise, it adds up the pixels that have it. The splits are added last. Both
-orders are decided by the shapes alone: no atomics, the same bits in every run.
+orders are decided by the shapes alone, so every run gives the same bits.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from torch import Tensor
 from torchp2p.kernels._index import accumulator
 from torchp2p.kernels._label_window import (
     WINDOW,
-    channels_are_next,
+    gradient_layout,
     gradient_tile,
     known_labels,
     taps,
@@ -30,6 +30,7 @@ from torchp2p.kernels._label_window import (
     window,
 )
 from torchp2p.kernels._launch import launch
+from torchp2p.kernels._sums import sum_rows
 
 _PIXELS, _OUTPUTS, _INPUTS = 128, 16, 64  # of a tile; no more channels than there are
 _PROGRAMS = 1024  # wanted
@@ -53,13 +54,14 @@ def weight_gradient(
     splits, tiles, per_split = splits_of(grad_y, weight)
     sums = grad_y.new_empty((splits, *weight.shape[2:], inputs, outs), dtype=accumulator(grad_y.dtype))
     launch(
-        _weight_kernel, (columns, triton.cdiv(outs, outputs_block), splits), grad_y, labels, dense, sums,
+        _label_weight_kernel, (columns, triton.cdiv(outs, outputs_block), splits), grad_y, labels, dense, sums,
         *window(labels, weight, dense, (grad_y.shape[2], grad_y.shape[3])), *grad_y.stride(),
         tiles, grad_y.shape[0] * tiles, per_split,
-        **taps(weight, stride, padding, pad_mode), LAST=channels_are_next(grad_y),
+        **taps(weight, stride, padding, pad_mode), **gradient_layout(grad_y),
         PIXELS=_PIXELS, OUTPUTS=outputs_block, INPUTS=inputs_block,
     )  # fmt: skip
-    return torch.empty_like(weight).copy_(sums.sum(0).permute(3, 2, 0, 1))
+    total = sum_rows(sums.view(1, splits, -1))
+    return torch.empty_like(weight).copy_(total.view(sums.shape[1:]).permute(3, 2, 0, 1))
 
 
 def splits_of(grad_y: Tensor, weight: Tensor) -> tuple[int, int, int]:
@@ -79,7 +81,7 @@ def _blocks(weight: Tensor) -> tuple[int, int]:
 
 
 @triton.jit(do_not_specialize=[*WINDOW, "gn", "gc", "gh", "gw", "tiles", "all_tiles", "per_split"])
-def _weight_kernel(
+def _label_weight_kernel(
     grad_y,
     labels,
     dense,
@@ -112,7 +114,8 @@ def _weight_kernel(
     PH: tl.constexpr,
     PW: tl.constexpr,
     MODE: tl.constexpr,
-    LAST: tl.constexpr,  # whether channels are next to each other in grad_y
+    LAST: tl.constexpr,  # how grad_y lies: see gradient_layout
+    ALIGNMENT: tl.constexpr,
     PIXELS: tl.constexpr,
     OUTPUTS: tl.constexpr,
     INPUTS: tl.constexpr,
@@ -128,8 +131,9 @@ def _weight_kernel(
         n = (tile // tiles).to(tl.int64)
         p = tile % tiles * PIXELS + tl.arange(0, PIXELS)  # (PIXELS,)
         row, column, inside = under_tap(p, tap, h, w, plane, out_w, KW, SH, SW, PH, PW, MODE)
-        places = n * gn + p // out_w * gh + p % out_w * gw
-        grad = gradient_tile(grad_y, places, inside, o, gc, outs, LAST).to(ACC)  # (PIXELS, OUTPUTS)
+        grad = gradient_tile(grad_y, n, p // out_w, p % out_w, inside, o, gn, gc, gh, gw, outs, LAST, ALIGNMENT).to(
+            ACC
+        )  # (PIXELS, OUTPUTS)
         ids, known = known_labels(labels + n * ln + row * lh + column * lw, inside, classes)
         ids = tl.where(known & (ids >= first) & (ids < first + INPUTS), ids, _NONE)
         label = tl.min(ids)

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from torchp2p.kernels._index import is_inside, source_index
+from torchp2p.kernels._index import common_alignment, is_inside, source_index
 
 WINDOW = ["h", "w", "ln", "lh", "lw", "dn", "dc", "dh", "dw", "classes", "channels", "outs", "plane", "out_w"]
 """The run-time arguments of `window`, by the names that kernels give them."""
@@ -48,6 +48,12 @@ def taps(weight: Tensor, stride: Sequence[int], padding: Sequence[int], pad_mode
 
 
 @triton.jit
+def aligned(number, ALIGNMENT: tl.constexpr):
+    """``number``, which ALIGNMENT divides: said in a way that the compiler understands."""
+    return number // ALIGNMENT * ALIGNMENT
+
+
+@triton.jit
 def under_tap(p, tap, h, w, plane, out_w, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr,
               PH: tl.constexpr, PW: tl.constexpr, MODE: tl.constexpr):  # fmt: skip
     """(row, column, whether there is one) of the pixel that lies under a tap of output pixels ``p`` (P,)."""
@@ -67,18 +73,22 @@ def known_labels(labels, inside, classes):
 
 
 @triton.jit
-def gradient_tile(grad_y, places, inside, o, stride, outs, LAST: tl.constexpr):
-    """(P, O) values of grad_y at pixel offsets ``places`` (P,) and channels ``o`` (O,), read as they lie in memory."""
-    used = o < outs
+def gradient_tile(grad_y, n, row, column, inside, o, gn, gc, gh, gw, outs, LAST: tl.constexpr, ALIGNMENT: tl.constexpr):
+    """(P, O) values of grad_y at pixels (P,) of sample n and channels ``o`` (O,), read as they lie in memory."""
+    gn, gh, gw = aligned(gn, ALIGNMENT), aligned(gh, ALIGNMENT), aligned(gw, ALIGNMENT)
+    used = o < aligned(outs, ALIGNMENT)
+    places = n * gn + row * gh + column * gw
     if LAST:
         mask = inside[:, None] & used[None, :]
-        tile = tl.load(grad_y + places[:, None] + o[None, :] * stride, mask=mask, other=0.0)
+        tile = tl.load(grad_y + places[:, None] + o[None, :], mask=mask, other=0.0)
     else:
         mask = used[:, None] & inside[None, :]
-        tile = tl.trans(tl.load(grad_y + o[:, None] * stride + places[None, :], mask=mask, other=0.0))
+        tile = tl.trans(tl.load(grad_y + o[:, None] * gc + places[None, :], mask=mask, other=0.0))
     return tile
 
 
-def channels_are_next(x: Tensor) -> bool:
-    """Whether neighbours in memory are channels of a pixel, rather than pixels of a channel."""
-    return x.stride(1) < x.stride(3)
+def gradient_layout(grad_y: Tensor) -> dict[str, Any]:
+    """How `gradient_tile` reads grad_y: whether its channels are next to each other, and whether 16 at once."""
+    last = grad_y.stride(1) == 1 and grad_y.stride(3) != 1
+    n, _, h, w = grad_y.stride()
+    return {"LAST": last, "ALIGNMENT": common_alignment(grad_y.shape[1], n, h, w) if last else 1}

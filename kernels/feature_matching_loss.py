@@ -43,7 +43,7 @@ def feature_matching_loss_with_signs(
     for run in _lists.runs(len(pairs)):
         programs = _lists.blocks(sizes[run], _BLOCK)
         launch(
-            _forward_kernel, (programs,),
+            _matching_forward_kernel, (programs,),
             tuple(f for f, _ in pairs[run]), tuple(r for _, r in pairs[run]), _int16(signs[run]),
             _lists.run_time(wanted[run]), _lists.run_time(sizes[run]), _lists.doubles(weights[run]), partials, done,
             BLOCK=_BLOCK,
@@ -60,7 +60,7 @@ def feature_matching_gradients(
     sizes = [f.numel() for f in fake]
     for run in _lists.runs(len(grads)):
         launch(
-            _backward_kernel, (_lists.blocks(sizes[run], _BLOCK),), grad,
+            _matching_backward_kernel, (_lists.blocks(sizes[run], _BLOCK),), grad,
             tuple(grads[run]), _int16(signs[run]), _lists.run_time(sizes[run]), _lists.doubles(weights[run]),
             BLOCK=_BLOCK,
         )  # fmt: skip
@@ -89,7 +89,7 @@ def _int16(signs: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 @triton.jit(do_not_specialize=["done"])
-def _forward_kernel(
+def _matching_forward_kernel(
     fake,  # tuple of pointers
     real,  # tuple of pointers
     signs,  # tuple of pointers to int16, of anything where no signs are wanted
@@ -123,7 +123,7 @@ def _forward_kernel(
 
 
 @triton.jit
-def _backward_kernel(
+def _matching_backward_kernel(
     grad,  # of the loss: one value
     grads,  # tuple of pointers
     signs,  # tuple of pointers to int16

@@ -8,13 +8,13 @@ of the size of the image, whatever the number of instances: the mean of an insta
 it, in the place that the first of them has in y.
 
 Plan: the sorted order is cut into chunks, one program each; an instance is a run of it.
-1. `_chunk_kernel` sums every run within a chunk. A run that begins and ends there is done: its mean goes to y at its
-   first pixel. Of a run that goes on, the sums stay behind: one for each chunk, channel and side.
-2. `_join_kernel`, one program for each chunk in which a run begins that goes on: adds up the sums of the chunks that it
-   passes through, writes its mean, and tells them its first pixel.
-3. `_spread_kernel` copies the mean from the first pixel of each run to the others.
+1. `_pool_chunk_kernel` sums every run within a chunk. A run that begins and ends there is done: its mean goes to y at
+   its first pixel. Of a run that goes on, the sums stay behind: one for each chunk, channel and side.
+2. `_pool_join_kernel`, one program for each chunk in which a run begins that goes on: adds up the sums of the chunks
+   that it passes through, writes its mean, and tells them its first pixel.
+3. `_pool_spread_kernel` copies the mean from the first pixel of each run to the others.
 
-Sums are taken in float64, in an order that the image alone decides: no atomics, the same bits in every run. Neither the
+Sums are taken in float64, in an order that the image alone decides, so every run gives the same bits. Neither the
 number of instances nor where they end is ever read by the host.
 """
 
@@ -56,9 +56,9 @@ def instance_avg_pool(x: Tensor, ids: Tensor, channels_last: bool) -> Tensor:
     tile = {"CHUNK": _CHUNK, "CHANNELS": min(_CHANNELS, triton.next_power_of_2(c))}
     grid = (n * chunks,)
     runs, sums = (begins, ends), (begun, ended)
-    launch(_chunk_kernel, grid, x, sorted_ids, order, y, *runs, *sums, w, *x.stride(), *sizes, *places, **tile)
-    launch(_join_kernel, grid, order, y, *runs, *sums, firsts, *sizes, *places, **tile, JOINED=_JOINED)
-    launch(_spread_kernel, grid, sorted_ids, order, y, firsts, *sizes, *places, **tile)
+    launch(_pool_chunk_kernel, grid, x, sorted_ids, order, y, *runs, *sums, w, *x.stride(), *sizes, *places, **tile)
+    launch(_pool_join_kernel, grid, order, y, *runs, *sums, firsts, *sizes, *places, **tile, JOINED=_JOINED)
+    launch(_pool_spread_kernel, grid, sorted_ids, order, y, firsts, *sizes, *places, **tile)
     return y
 
 
@@ -66,7 +66,7 @@ _RUN_TIME = ["width", "xn", "xc", "xh", "xw", "size", "channels", "chunks", "yn"
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
-def _chunk_kernel(
+def _pool_chunk_kernel(
     x,
     sorted_ids,
     order,
@@ -122,7 +122,7 @@ def _chunk_kernel(
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
-def _join_kernel(
+def _pool_join_kernel(
     order,
     y,
     begins,
@@ -166,7 +166,7 @@ def _join_kernel(
 
 
 @triton.jit(do_not_specialize=_RUN_TIME)
-def _spread_kernel(
+def _pool_spread_kernel(
     sorted_ids,
     order,
     y,

@@ -23,7 +23,7 @@ from torch import Tensor
 from torchp2p.kernels._index import accumulator, common_alignment, layout_of
 from torchp2p.kernels._label_conv2d_dense import dense_gradient
 from torchp2p.kernels._label_conv2d_weight import splits_of, weight_gradient
-from torchp2p.kernels._label_window import WINDOW, by_tap, known_labels, output_size, taps, under_tap, window
+from torchp2p.kernels._label_window import WINDOW, aligned, by_tap, known_labels, output_size, taps, under_tap, window
 from torchp2p.kernels._launch import Example, launch
 
 _TILE, _OUTPUTS = 1024, 64  # values, and output channels at most, of a tile
@@ -52,7 +52,7 @@ def label_conv2d(
     pixels = _TILE // outputs
     tiles = triton.cdiv(size[0] * size[1], pixels)
     launch(
-        _forward_kernel, (y.shape[0] * tiles, triton.cdiv(y.shape[1], outputs)),
+        _label_conv2d_kernel, (y.shape[0] * tiles, triton.cdiv(y.shape[1], outputs)),
         labels, dense, by_tap(weight), None if bias is None else bias.contiguous(), y,
         *window(labels, weight, dense, size), tiles,
         **taps(weight, stride, padding, pad_mode), LAST=last,
@@ -85,7 +85,7 @@ def label_conv2d_backward(
 
 
 @triton.jit(do_not_specialize=[*WINDOW, "tiles"])
-def _forward_kernel(
+def _label_conv2d_kernel(
     labels,
     dense,
     weight,  # (tap, channel, o)
@@ -119,7 +119,7 @@ def _forward_kernel(
     OUTPUTS: tl.constexpr,
 ):
     ACC: tl.constexpr = tl.float64 if weight.dtype.element_ty == tl.float64 else tl.float32
-    outs = tl.multiple_of(outs, ALIGNMENT)
+    outs = aligned(outs, ALIGNMENT)
     n = (tl.program_id(0) // tiles).to(tl.int64)
     p = tl.program_id(0) % tiles * PIXELS + tl.arange(0, PIXELS)  # (PIXELS,)
     o = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)  # (OUTPUTS,)

@@ -38,6 +38,7 @@ CALLS = [
     (replace(SMALL, pad_mode="zeros", stride=(2, 1), kernel=(3, 2), dense=2), torch.float16, channels_last),
     (replace(SMALL, pad_mode="zeros", stride=(1, 3), padding=(0, 2)), torch.float32, contiguous),
     (replace(SMALL, padding=(3, 4), kernel=(1, 2)), torch.float32, contiguous),
+    (replace(SMALL, out=16, dense=2, kernel=(1, 2), size=(1, 3, 3)), torch.float32, channels_last),  # aligned rows
     (replace(SMALL, padding=(0, 1), size=(2, 3, 3)), torch.bfloat16, contiguous),
     (replace(SMALL, dense=0, bias=False, ignore=True, labels="noise"), torch.float32, contiguous),
     (Case((1, 1), (1, 1), (0, 0), classes=1, dense=0, out=1, size=(1, 1, 1)), torch.float64, contiguous),
