@@ -37,6 +37,16 @@ def _place_showing(i, size, pad, k, MODE: tl.constexpr):
 
 
 @triton.jit
+def _may_show(k, first, count: tl.constexpr, size, pad, MODE: tl.constexpr):
+    """Whether the k-th place shows any of ``count`` rows from ``first`` on, a tile's: away from borders only the 0-th."""
+    if MODE == "reflect":
+        front, back = k == 1, (k == 2) & (first + count + pad >= size)
+        return (k == 0) | (front & (first <= pad)) | back
+    front, back = (k > 0) & (k <= pad), (k > pad) & (first + count >= size)
+    return (k == 0) | (front & (first == 0)) | back
+
+
+@triton.jit
 def _folded_gradient(
     grad, at, stride_h, stride_w, tile, rows, cols, mask, height, width, pad,
     PAD_MODE: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, CHANS: tl.constexpr,
@@ -52,16 +62,17 @@ def _folded_gradient(
     if PADDED and PAD_MODE != "zeros":
         across = tl.cdiv(width, COLS)
         top, left = tile // across * ROWS, tile % across * COLS
-        near = (top <= pad) | (left <= pad) | (top + ROWS + pad >= height) | (left + COLS + pad >= width)
-        if near:  # few tiles are
-            shown = 3
-            if PAD_MODE == "replicate":
-                shown = 2 * pad + 1
-            for k in range(1, shown * shown):
-                row, row_valid = _place_showing(rows, height, pad, k // shown, PAD_MODE)
-                col, col_valid = _place_showing(cols, width, pad, k % shown, PAD_MODE)
-                there = at + pixel_offset(row, col, stride_h, stride_w, UNIT, CHANS, ALIGN, OFFSET)
-                total += tl.load(grad + there, mask=mask & row_valid & col_valid, other=0.0).to(ACC)
+        shown = 3
+        if PAD_MODE == "replicate":
+            shown = 2 * pad + 1
+        for k in range(shown):
+            if _may_show(k, top, ROWS, height, pad, PAD_MODE):
+                row, row_valid = _place_showing(rows, height, pad, k, PAD_MODE)
+                for j in range(shown):
+                    if (k + j > 0) & _may_show(j, left, COLS, width, pad, PAD_MODE):
+                        col, col_valid = _place_showing(cols, width, pad, j, PAD_MODE)
+                        there = at + pixel_offset(row, col, stride_h, stride_w, UNIT, CHANS, ALIGN, OFFSET)
+                        total += tl.load(grad + there, mask=mask & row_valid & col_valid, other=0.0).to(ACC)
     return total
 
 
@@ -172,6 +183,9 @@ def walk_gradients(
                 ACT, PAD_MODE, PADDED, ROWS, COLS, CHANS, UNIT, ALIGN, OFFSET,
             )  # fmt: skip
             here = out_at + pixel_offset(rows, cols, out_h, out_w, UNIT, CHANS, ALIGN, OFFSET)
-            tl.store(grad_x + here, (g - mean_g - h * mean_gh) * scale, mask=mask)
+            along = g
+            if OWN or sums is not None:
+                along = g - mean_g - h * mean_gh
+            tl.store(grad_x + here, along * scale, mask=mask)
             if grad_residual is not None:
                 tl.store(grad_residual + here, g, mask=mask)
