@@ -305,10 +305,6 @@ BAD_ARGUMENTS = {
     "winograd is not there": (
         {"algorithm": "winograd"}, BackendUnavailableError, "'winograd' cannot run: the Winograd convolution is not",
     ),
-    "fused multiplies no float64": (
-        {"algorithm": "fused", "x": X.double(), "weight": WEIGHT.double()}, BackendUnavailableError,
-        "'fused' cannot run: the fused convolution multiplies float32, bfloat16 and float16, not float64",
-    ),
 }  # fmt: skip
 
 
