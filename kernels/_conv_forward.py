@@ -3,7 +3,7 @@
 Bytes: reads x (and residual) once a tap from the cache, hence about once from memory, and the weight; writes out once
 and 8 bytes a channel and tile of statistics. What the norm, the activation and the border cost is arithmetic.
 Plan: a program computes BLOCK_M pixels of one sample (and, transposed, of one phase) by BLOCK_N output channels; its
-pixels being of one sample, its statistics are part of that sample's. No atomics: every program has places of its own.
+pixels being of one sample, its statistics are part of that sample's, and are written to a place of its own.
 """
 
 from __future__ import annotations

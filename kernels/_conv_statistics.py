@@ -1,5 +1,6 @@
 """Statistics from parts: counts, means and variances of tiles, merged until one part is left of each group.
 
+In rounds, for a large image has thousands of tiles, too many for one program to go through.
 Bytes: reads each part once (8 bytes a channel), writes one part for every MERGED of them: nothing beside an image.
 Plan: a program merges MERGED consecutive parts of one group for BLOCK_C channels. The order is fixed, so the bits are.
 """
@@ -11,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from torchp2p.kernels._conv_source import offsets
 from torchp2p.kernels._launch import launch
+from torchp2p.kernels._tiles import cdiv
 
 MERGED, BLOCK_C = 128, 32
 
@@ -44,37 +45,14 @@ def merge_kernel(
     tl.store(merged_counts + program, total)
 
 
-@triton.jit(do_not_specialize=["x_n", "x_h", "x_w", "height", "width", "tiles"], do_not_specialize_on_alignment=["x_c"])
-def parts_kernel(
-    x, counts, means, variances, x_n: tl.int64, x_c, x_h: tl.int32, x_w: tl.int32, channels,
-    height: tl.int32, width: tl.int32, tiles: tl.int32,
-    BLOCK_M: tl.constexpr, BLOCK_C: tl.constexpr, X_UNIT: tl.constexpr, OFFSET: tl.constexpr,
-):  # fmt: skip
-    """The parts of a tensor that no fused convolution has made. Grid: (samples * tiles, blocks of channels)."""
-    part = tl.program_id(0)
-    tile, sample = part % tiles, (part // tiles).to(tl.int64)
-    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    pixel = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    count = tl.minimum(height * width - tile * BLOCK_M, BLOCK_M).to(tl.float32)
-    mask = (pixel < height * width)[:, None] & (channel < channels)[None, :]  # [BLOCK_M, BLOCK_C]
-    at = offsets(pixel // width, pixel % width, channel, x_c, x_h, x_w, X_UNIT, OFFSET)
-    values = tl.load(x + sample * x_n * X_UNIT + at, mask=mask, other=0.0).to(tl.float32)
-    middle = tl.sum(values, 0) / count  # [BLOCK_C]
-    away = tl.where(mask, values - middle[None, :], 0.0)
-    place = part.to(tl.int64) * channels + channel
-    tl.store(means + place, middle, mask=channel < channels)
-    tl.store(variances + place, tl.sum(away * away, 0) / count, mask=channel < channels)
-    tl.store(counts + part, count)
-
-
 def merge(counts: Tensor, means: Tensor, variances: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """Mean and biased variance (groups, C) from parts: counts (P,), means and variances (P, C)."""
     channels = means.shape[1]
     parts = len(counts) // groups
     while True:
-        left = triton.cdiv(parts, MERGED)
+        left = cdiv(parts, MERGED)
         merged = empty_parts(means, groups * left, channels)
-        grid = (groups * left, triton.cdiv(channels, BLOCK_C))
+        grid = (groups * left, cdiv(channels, BLOCK_C))
         launch(
             merge_kernel, grid, counts, means, variances, *merged, parts, left, channels,
             MERGED=MERGED, BLOCK_C=BLOCK_C,

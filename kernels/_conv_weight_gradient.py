@@ -7,7 +7,7 @@ is weight's own order in memory, (p, kh, kw, q), in both cases.
 Bytes: reads left once for every tap and block of q, right once for every block of p, mostly from the cache; writes
 4 bytes for every weight and split.
 Plan: a program sums one tap of BLOCK_M by BLOCK_N weights over its share of the pixels, BLOCK_K at a time, of one
-sample each. Shares (splits) fill the machine where weights are few; they are summed afterwards, in order, no atomics.
+sample each. Shares (splits) fill the machine where weights are few; they are summed afterwards, in order.
 """
 
 from __future__ import annotations

@@ -11,23 +11,25 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
 from torchp2p.kernels._conv_data_gradient import data_gradient_kernel, norm_gradient_kernel
 from torchp2p.kernels._conv_forward import forward_kernel
-from torchp2p.kernels._conv_statistics import empty_parts, merge, parts_kernel
+from torchp2p.kernels._conv_statistics import empty_parts, merge
 from torchp2p.kernels._conv_tiles import Tile, Tiles, arithmetic_of, candidates, default_tiles
 from torchp2p.kernels._conv_weight_gradient import weight_gradient_kernel
 from torchp2p.kernels._index import offset_type
 from torchp2p.kernels._launch import Example, launch
+from torchp2p.kernels._statistics import statistics
+from torchp2p.kernels._sums import sum_rows
+from torchp2p.kernels._tiles import cdiv
 
 __all__ = [
     "Source", "Tile", "Tiles", "Window", "adjoint", "arithmetic_of", "candidates", "data_gradient", "default_tiles",
     "examples", "forward", "norm_gradient", "statistics", "weight_gradient",
 ]  # fmt: skip
 
-# Of the elementwise kernels: pixels and channels.
+# Of the elementwise kernel: pixels and channels.
 ROWS, COLUMNS = 64, 32
 # So many programs fill every GPU of today.
 PROGRAMS = 512
@@ -86,7 +88,7 @@ def forward(
     parts = empty_parts(out, n * phases * tiles, outputs) if groups else (None, None, None)
     strides, constants = _places(x=source.x, residual=source.added, out=out)
     launch(
-        forward_kernel, (n * phases * tiles, triton.cdiv(outputs, tile.columns)),
+        forward_kernel, (n * phases * tiles, cdiv(outputs, tile.columns)),
         source.x, source.residual, source.mean, source.var, source.weight, source.bias, _turned(weight), bias, out,
         *parts, *strides,
         source.samples_per_group, channels, outputs, height, width, out_height, out_width, tiles,
@@ -114,13 +116,14 @@ def data_gradient(
     sums = torch.empty((2, n * phases * tiles, channels), dtype=torch.float32, device=grad.device)
     strides, constants = _places(grad=grad, x=source.x, residual=source.added, out=out)
     launch(
-        data_gradient_kernel, (n * phases * tiles, triton.cdiv(channels, tile.columns)),
+        data_gradient_kernel, (n * phases * tiles, cdiv(channels, tile.columns)),
         grad, source.x, source.residual, source.mean, source.var, source.weight, source.bias, _turned(weight), out,
         sums[0], sums[1], *strides,
         source.samples_per_group, grad.shape[1], channels, grad.shape[2], grad.shape[3], height, width, tiles,
         source.eps, source.slope, ACT=source.act, **constants, **_constants(source.x, window, tile),
     )  # fmt: skip
-    sum_grad, sum_grad_xhat = sums.unflatten(1, (n // source.samples_per_group, -1)).sum(2)
+    groups = n // source.samples_per_group
+    sum_grad, sum_grad_xhat = sum_rows(sums.view(2 * groups, -1, channels)).view(2, groups, channels)
     return sum_grad, sum_grad_xhat
 
 
@@ -131,10 +134,10 @@ def norm_gradient(grad: Tensor, source: Source, means: tuple[Tensor, Tensor] | N
         means: of ``grad`` and of its product with the normalised x, (G, C), where statistics move with x.
     """
     n, channels, height, width = source.x.shape
-    tiles = triton.cdiv(height * width, ROWS)
+    tiles = cdiv(height * width, ROWS)
     strides, constants = _places(grad=grad, x=source.x, out=out)
     launch(
-        norm_gradient_kernel, (n * tiles, triton.cdiv(channels, COLUMNS)),
+        norm_gradient_kernel, (n * tiles, cdiv(channels, COLUMNS)),
         grad, source.x, source.mean, source.var, source.weight, *(means or (None, None)), out, *strides,
         source.samples_per_group, channels, height, width, tiles, source.eps,
         BLOCK_M=ROWS, BLOCK_N=COLUMNS, **constants,
@@ -145,11 +148,11 @@ def weight_gradient(grad: Tensor, source: Source, weight: Tensor, window: Window
     """The gradient of ``weight``, in its dtype and layout; ``grad`` is that of the convolution's output."""
     left, right = (source.x, grad) if window.transposed else (grad, source.x)
     (n, first, height, width), second = left.shape, right.shape[1]
-    tiles = triton.cdiv(height * width, tile.depth)
+    tiles = cdiv(height * width, tile.depth)
     steps, taps = n * tiles, window.kernel[0] * window.kernel[1]
-    blocks = (triton.cdiv(first, tile.rows), taps * triton.cdiv(second, tile.columns))
-    steps_a_split = triton.cdiv(steps, min(steps, triton.cdiv(PROGRAMS, blocks[0] * blocks[1])))
-    splits = triton.cdiv(steps, steps_a_split)
+    blocks = (cdiv(first, tile.rows), taps * cdiv(second, tile.columns))
+    steps_a_split = cdiv(steps, min(steps, cdiv(PROGRAMS, blocks[0] * blocks[1])))
+    splits = cdiv(steps, steps_a_split)
     parts = torch.empty((splits, first, *window.kernel, second), dtype=torch.float32, device=grad.device)
     strides, constants = _places(grad=grad, x=source.x, residual=source.added)
     launch(
@@ -163,19 +166,6 @@ def weight_gradient(grad: Tensor, source: Source, weight: Tensor, window: Window
     return torch.empty_like(weight).copy_(total.permute(0, 3, 1, 2))
 
 
-def statistics(x: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance (groups, C) of a tensor that no fused convolution has made."""
-    n, channels, height, width = x.shape
-    tiles = triton.cdiv(height * width, ROWS)
-    parts = empty_parts(x, n * tiles, channels)
-    strides, constants = _places(x=x)
-    launch(
-        parts_kernel, (n * tiles, triton.cdiv(channels, COLUMNS)), x, *parts, *strides, channels, height, width, tiles,
-        BLOCK_M=ROWS, BLOCK_C=COLUMNS, **constants,
-    )  # fmt: skip
-    return merge(*parts, groups)
-
-
 def _turned(weight: Tensor) -> Tensor:
     """``weight`` as the kernels read it; a copy where it is not so already."""
     return weight.contiguous(memory_format=torch.channels_last)
@@ -184,8 +174,8 @@ def _turned(weight: Tensor) -> Tensor:
 def _tiles(out: Tensor, window: Window, tile: Tile) -> tuple[int, int]:
     """How many tiles the pixels of one phase need, and how many phases there are."""
     down, across = window.stride if window.transposed else (1, 1)
-    pixels = triton.cdiv(out.shape[2], down) * triton.cdiv(out.shape[3], across)
-    return triton.cdiv(pixels, tile.rows), down * across
+    pixels = cdiv(out.shape[2], down) * cdiv(out.shape[3], across)
+    return cdiv(pixels, tile.rows), down * across
 
 
 def _places(**images: Tensor) -> tuple[list[int], dict[str, Any]]:
@@ -273,10 +263,10 @@ def _example(use: str, kind: str, dtype: torch.dtype, tile: Tile, tf32: bool = T
     if use == "weight":
         return Example(label, call(weight_gradient, out, source, weight, window, tile), least, least)
     if use == "data":
-        parts = 16 * channels * triton.cdiv(x[0, 0].numel(), tile.rows)
+        parts = 16 * channels * cdiv(x[0, 0].numel(), tile.rows)
         least += x.nbytes
         return Example(label, call(data_gradient, out, source, weight, window, x, tile), least + parts, least)
-    parts = 16 * channels * triton.cdiv(out[0, 0].numel(), tile.rows)
+    parts = 16 * channels * cdiv(out[0, 0].numel(), tile.rows)
     return Example(label, call(forward, source, weight, None, out, window, 1, tile), least + parts, least)
 
 

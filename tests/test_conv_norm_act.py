@@ -25,6 +25,7 @@ from op_testing import LAYOUTS, assert_as_exact_as_eager, channels_last, contigu
 from torchp2p.ops import Deferred, conv_norm_act
 
 OP = "conv_norm_act"
+pytestmark = pytest.mark.interpreted(one_in=40)
 CPU = torch.device("cpu")
 NORMS = ("instance", "batch", "none")
 
@@ -171,6 +172,7 @@ CHAINS = {
 every_chain = pytest.mark.parametrize("cases", CHAINS.values(), ids=CHAINS.keys())
 
 
+@pytest.mark.interpreted(one_in=6)
 @either_layout
 @every_chain
 def test_a_deferred_chain_is_the_plain_modules(cases, layout, backend, device):

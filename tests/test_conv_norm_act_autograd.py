@@ -16,6 +16,7 @@ from torchp2p.ops import Deferred, conv_norm_act
 from torchp2p.reference import conv_norm_act as reference
 
 OP = "conv_norm_act"
+pytestmark = pytest.mark.interpreted(one_in=0)  # hundreds of calls in a test
 SMALL = (2, 3, 4)
 
 # --- the derivatives -------------------------------------------------------------------------------------

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from benchmarks import tune_convolutions
-from torchp2p.kernels import conv_norm_act as kernels
 from torchp2p.ops import Deferred, _algorithm, _conv_fused, _tuning, conv_norm_act
 from torchp2p.ops._conv_fused import tiles_of
 from torchp2p.ops.norm_act import Options
 from torchp2p.reference.conv_norm_act import Convolution
 
+kernels = pytest.importorskip("torchp2p.kernels.conv_norm_act", reason="triton is not installed")
 CPU = torch.device("cpu")
 NAME = "cpu-interpreter.json"
 ROW = {

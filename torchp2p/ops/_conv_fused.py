@@ -53,7 +53,8 @@ def forward(
     x, given_mean = tensors[0], tensors[4]
     raw, (mean, var) = empty_output(x, weight, conv), no_statistics(x)
     if options.norm != "none" and given_mean is None:
-        mean, var = kernels.statistics(x, groups_of(x, options.norm, options.stat_groups))
+        last, of_x = memory_format_of(x) == torch.channels_last, groups_of(x, options.norm, options.stat_groups)
+        mean, var = kernels.statistics(x, of_x, channels_last=last)
         tensors = (*tensors[:4], mean, var)
     tile = (tiles or tiles_of(tensors, options, weight, conv)).forward
     taken = kernels.forward(_source(tensors, options), weight, bias, raw, _window(weight, conv), groups, tile)
