@@ -42,13 +42,17 @@ def build_module(folder: Path) -> Path:
     return module
 
 
-def build_library(source: Path, target: Path) -> Path:
-    """One .cu file and the grid as a shared library."""
+def build_library(source: Path, target: Path, *flags: str) -> Path:
+    """One .cu file and the grid as a shared library.
+
+    Raises:
+        RuntimeError: it does not compile; the message is the compiler's.
+    """
     grid = [str(HERE / name) for name in ("grid.cpp", "guarded.cpp", "lend.cpp")]
     device = str(ROOT / "csrc/cuda/device.cu")
     includes = [f"-I{folder}" for folder in (HERE / "include", ROOT / "csrc/include", ROOT / "csrc/cuda")]
     compiler = os.environ.get("CXX", "g++")
-    _run(compiler, *FLAGS, *includes, *grid, "-x", "c++", device, str(source), "-o", str(target))
+    _run(compiler, *FLAGS, *flags, *includes, *grid, "-x", "c++", device, str(source), "-o", str(target))
     return target
 
 
