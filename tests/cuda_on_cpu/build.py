@@ -32,9 +32,9 @@ def build_module(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # test runs side by side share the folder
-        cmake = _tool("cmake")
+        cmake = tool("cmake")
         _run(
-            cmake, "-S", str(HERE), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={_tool('ninja')}",
+            cmake, "-S", str(HERE), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}",
         )  # fmt: skip
         _run(cmake, "--build", str(folder))
@@ -56,7 +56,7 @@ def build_library(source: Path, target: Path, *flags: str) -> Path:
     return target
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
     """The program beside this interpreter, whose environment may not be active, else the one on the PATH."""
     return shutil.which(name, path=sysconfig.get_path("scripts")) or name
 
