@@ -18,7 +18,10 @@ namespace {
 bool valid(const NormActShape& s) {
   const bool sizes = s.n > 0 && s.c > 0 && s.h > 0 && s.w > 0 && s.pad >= 0;
   const bool groups = s.stat_groups > 0 && s.n % s.stat_groups == 0;
-  return sizes && groups && s.n < INT32_MAX && s.c < INT32_MAX && (s.h + 2 * s.pad) * (s.w + 2 * s.pad) < INT32_MAX / 2;
+  if (!sizes || !groups || s.n >= INT32_MAX || s.c >= INT32_MAX || s.h >= INT32_MAX || s.w >= INT32_MAX) return false;
+  const std::int64_t positions = (s.h + 2 * s.pad) * (s.w + 2 * s.pad);
+  return s.pad < INT32_MAX / 4 && positions < INT32_MAX / 2 &&
+         s.n * s.c < INT32_MAX / (positions / Pieces::kLongest + 1);
 }
 
 bool empty(const NormActShape& s) { return s.n == 0 || s.c == 0 || s.h == 0 || s.w == 0; }
@@ -32,15 +35,22 @@ Grid piece_grid(const Pieces& pieces, const Limits& limits) {
   return {at_most(blocks_of(pieces.count, kThreads / kWarp), held), kThreads};
 }
 
-// The grid of the channels_last kernels that write: (runs of pixels, samples, blocks of channels).
-template <class T> Grid pixel_grid(const NormActShape& s, const Plan& plan, std::int64_t pixels) {
-  return {{blocks_of(pixels, pixels_of_block(plan)), at_most(s.n, 65535), unsigned(plan.channel_blocks(kPack<T>))},
-          kPixelThreads};
+// Pixels that a block of the channels_last kernels writes: few enough for all multiprocessors to have some, many enough
+// to be worth reading the coefficients for.
+template <class T> int pixel_run(const NormActShape& s, const Plan& plan, std::int64_t pixels) {
+  constexpr std::int64_t kBlocks = 2048, kLeast = 4, kMost = 32;  // the latter two of each row of threads
+  const std::int64_t even = pixels * s.n * plan.channel_blocks(kPack<T>) / (kBlocks * plan.rows);
+  return int(even < kLeast ? kLeast : even > kMost ? kMost : even) * plan.rows;
+}
+
+// The grid of those kernels: (runs of pixels, samples, blocks of channels).
+template <class T> Grid pixel_grid(const NormActShape& s, const Plan& plan, std::int64_t pixels, int run) {
+  return {{blocks_of(pixels, run), at_most(s.n, 65535), unsigned(plan.channel_blocks(kPack<T>))}, kPixelThreads};
 }
 
 // The grid of the channels_last kernels that sum, with room for one Sum a thread and channel.
 template <class T, class Sum> Grid pixel_sum_grid(const Plan& plan) {
-  return {{unsigned(plan.chunks), unsigned(plan.groups), unsigned(plan.channel_blocks(kPack<T>))},
+  return {{unsigned(plan.groups * plan.chunks), unsigned(plan.channel_blocks(kPack<T>))},
           kPixelThreads,
           sizeof(Sum) * kPixelThreads * kPack<T>};
 }
@@ -62,15 +72,25 @@ unsigned unit_threads(const Plan& plan, int pack) {
 
 // Whether a block each for the units keeps the device busy: many units, or so small ones that cutting them costs more.
 bool in_one_piece(const NormActShape& s, const Plan& plan) {
-  constexpr std::int64_t kMany = 128, kSmall = 8192, kLarge = 131072;
-  const std::int64_t values = std::int64_t(plan.pixels) * plan.samples;
-  return !s.channels_last && (values <= kSmall || (values <= kLarge && plan.units() >= kMany));
+  constexpr std::int64_t kMany = 128, kSmall = 8192;
+  return !s.channels_last && (std::int64_t(plan.pixels) * plan.samples <= kSmall || plan.units() >= kMany);
 }
 
-template <class T> bool fits(const Plan& plan, std::size_t shared_memory, std::size_t& bytes) {
-  bytes = std::size_t(plan.samples) * copy_step<T>(plan.pixels) * sizeof(T);
-  constexpr std::size_t kReduction = 2048;  // of static shared memory beside it
-  return bytes + kReduction <= shared_memory;
+template <class T> std::size_t copy_bytes(const Plan& plan) {
+  return std::size_t(plan.samples) * copy_step<T>(plan.pixels) * sizeof(T);
+}
+
+// Whether two blocks with such copies fit on a multiprocessor: while one waits for memory the other computes.
+bool fits(std::size_t copies, const Limits& limits) {
+  constexpr std::size_t kBeside = 2048, kOfEachBlock = 1024;  // static shared memory; what the system takes
+  return copies + kBeside <= limits.shared_per_block &&
+         2 * (copies + kBeside + kOfEachBlock) <= limits.shared_per_multiprocessor;
+}
+
+// Whether the second-level cache keeps what the blocks that run at one time have read: two or three times this each.
+template <class T> bool stays_in_cache(const Plan& plan) {
+  constexpr std::size_t kMost = 64 * 1024;
+  return copy_bytes<T>(plan) <= kMost;
 }
 
 // --- units in chunks -------------------------------------------------------------------------------------------------
@@ -94,9 +114,9 @@ template <class T> Status forward(const NormActForward& p, void* stream) {
   Limits limits;
   Status status = read_limits(limits);
   if (status != Status::kOk) return status;
-  std::size_t bytes = 0;
   const bool taken = s.statistics == Statistics::kTaken;
-  if (taken && in_one_piece(s, plan) && fits<T>(plan, limits.shared_per_block, bytes)) {
+  const std::size_t bytes = copy_bytes<T>(plan);
+  if (taken && in_one_piece(s, plan) && fits(bytes, limits)) {
     return launch("norm_act_unit_forward", norm_act_unit_forward<T>,
                   {unsigned(plan.units()), unit_threads(plan, kPack<T>), bytes}, stream, p, plan);
   }
@@ -106,7 +126,9 @@ template <class T> Status forward(const NormActForward& p, void* stream) {
   }
   const std::int64_t pixels = (s.h + 2 * s.pad) * (s.w + 2 * s.pad);
   if (s.channels_last) {
-    return launch("norm_act_pixel_forward", norm_act_pixel_forward<T>, pixel_grid<T>(s, plan, pixels), stream, p, plan);
+    const int run = pixel_run<T>(s, plan, pixels);
+    return launch("norm_act_pixel_forward", norm_act_pixel_forward<T>, pixel_grid<T>(s, plan, pixels, run), stream, p,
+                  plan, run);
   }
   const Pieces pieces = Pieces::of(s.n * s.c, pixels);
   return launch("norm_act_plane_forward", norm_act_plane_forward<T>, piece_grid(pieces, limits), stream, p, pieces);
@@ -140,15 +162,17 @@ template <class T> Status backward(const NormActBackward& p, void* stream) {
   const NormActShape& s = p.shape;
   const Plan plan = Plan::of(s);
   const bool moves = s.statistics == Statistics::kOwn;  // the statistics, with x
-  if (moves && in_one_piece(s, plan)) return unit_backward<T>(p, plan.in_one_piece(), stream);
+  if (moves && in_one_piece(s, plan) && stays_in_cache<T>(plan))
+    return unit_backward<T>(p, plan.in_one_piece(), stream);
   Limits limits;
   Status status = read_limits(limits);
   if (status == Status::kOk && (moves || p.grad_weight || p.grad_bias)) status = sum_gradients<T>(p, plan, stream);
   if (status != Status::kOk) return status;
   const GradientSums* unit_means = moves ? Scratch(p.scratch, plan).unit_means : nullptr;
   if (s.channels_last) {
-    return launch("norm_act_pixel_backward", norm_act_pixel_backward<T>, pixel_grid<T>(s, plan, plan.pixels), stream, p,
-                  plan, unit_means);
+    const int run = pixel_run<T>(s, plan, plan.pixels);
+    return launch("norm_act_pixel_backward", norm_act_pixel_backward<T>, pixel_grid<T>(s, plan, plan.pixels, run),
+                  stream, p, plan, run, unit_means);
   }
   const Pieces pieces = Pieces::of(s.n * s.c, plan.pixels);
   return launch("norm_act_plane_backward", norm_act_plane_backward<T>, piece_grid(pieces, limits), stream, p, pieces,

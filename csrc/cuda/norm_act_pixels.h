@@ -109,16 +109,18 @@ inline __device__ void merge_rows(const Plan& plan, const Place<T>& place, Sum (
 }
 
 // Moments of every chunk of every channel of every group. Reads x once, writes one partial a chunk and channel.
-// Grid: (chunks, groups, blocks of channels); rows of the block stride over the pixels of the chunk, kInRow at a time.
+// Grid: (chunks of each group, blocks of channels); rows of the block stride over the pixels of the chunk, kInRow at a
+// time.
 template <class T>
 __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
     norm_act_pixel_moments(NormActForward p, Plan plan, Moments<double>* partials) {
   using A = Accumulator<T>;
   constexpr int kInRow = 6;  // pixels that a thread loads before it uses the first
   TORCHP2P_DYNAMIC_SHARED(Moments<double>, parts);
-  const Place<T> place(plan, int(blockIdx.z));
-  const int group = int(blockIdx.y), width = int(p.shape.w), count = place.mine.count;
-  const Plan::Chunk chunk = plan.chunk(group, int(blockIdx.x));
+  const Place<T> place(plan, int(blockIdx.y));
+  const int group = int(blockIdx.x) / plan.chunks, index = int(blockIdx.x) % plan.chunks;
+  const int width = int(p.shape.w), count = place.mine.count;
+  const Plan::Chunk chunk = plan.chunk(group, index);
   RunningMoments<A> running[kPack<T>];
   A seen = 0;
   for (int n = chunk.sample_begin; n < chunk.sample_end && count > 0; ++n) {
@@ -153,7 +155,7 @@ __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
   if (place.row > 0) return;
 #pragma unroll
   for (int i = 0; i < kPack<T>; ++i)
-    if (i < count) partials[plan.partial(group, int(blockIdx.x), place.mine.first + i)] = mine[i];
+    if (i < count) partials[plan.partial(group, index, place.mine.first + i)] = mine[i];
 }
 
 // g' and xhat of a thread's channels at a pixel.
@@ -191,9 +193,10 @@ __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
     norm_act_pixel_sums(NormActBackward p, Plan plan, GradientSums* partials) {
   using A = Accumulator<T>;
   TORCHP2P_DYNAMIC_SHARED(GradientSums, parts);
-  const Place<T> place(plan, int(blockIdx.z));
-  const int group = int(blockIdx.y), count = place.mine.count;
-  const Plan::Chunk chunk = plan.chunk(group, int(blockIdx.x));
+  const Place<T> place(plan, int(blockIdx.y));
+  const int group = int(blockIdx.x) / plan.chunks, index = int(blockIdx.x) % plan.chunks;
+  const int count = place.mine.count;
+  const Plan::Chunk chunk = plan.chunk(group, index);
   GradientSums mine[kPack<T>] = {};
   for (int n = chunk.sample_begin; n < chunk.sample_end && count > 0; ++n) {
     const PixelGradient<T> gradient(p, n, place.mine);
@@ -214,25 +217,22 @@ __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
   if (place.row > 0) return;
 #pragma unroll
   for (int i = 0; i < kPack<T>; ++i)
-    if (i < count) partials[plan.partial(group, int(blockIdx.x), place.mine.first + i)] = mine[i];
+    if (i < count) partials[plan.partial(group, index, place.mine.first + i)] = mine[i];
 }
 
 // --- results -------------------------------------------------------------------------------------------------------
 
-// Pixels of a sample that a block takes.
-inline __host__ __device__ int pixels_of_block(const Plan& plan) { return 8 * plan.rows; }
-
 // The result, its border with it. Reads x and residual once (but for the border), writes y once.
-// Grid: (runs of pixels of the padded image, samples, blocks of channels).
+// Grid: (runs of `run` pixels of the padded image, samples, blocks of channels).
 template <class T> __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
-    norm_act_pixel_forward(NormActForward p, Plan plan) {
+    norm_act_pixel_forward(NormActForward p, Plan plan, int run) {
   using A = Accumulator<T>;
   const NormActShape& s = p.shape;
   const Place<T> place(plan, int(blockIdx.z));
   const Frame frame(s);
   const int wide = frame.wide(), high = frame.h + 2 * frame.pad, count = place.mine.count;
   if (count == 0) return;
-  const int begin = int(blockIdx.x) * pixels_of_block(plan), end = min(begin + pixels_of_block(plan), high * wide);
+  const int begin = int(blockIdx.x) * run, end = min(begin + run, high * wide);
   for (int n = int(blockIdx.y); n < int(s.n); n += int(gridDim.y)) {
     const Sample<T> x(p.x, p.x_stride, n, place.mine), residual(p.residual, p.residual_stride, n, place.mine);
     const ChannelCoefficients<T> k(p, n, place.mine);
@@ -269,16 +269,16 @@ template <class T> __global__ void __launch_bounds__(kPixelThreads, kPixelBlocks
 }
 
 // The gradients of x and residual. Reads grad_y, x and residual once, writes grad_x and grad_residual once.
-// Grid: (runs of pixels, samples, blocks of channels).
+// Grid: (runs of `run` pixels, samples, blocks of channels).
 template <class T>
 __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
-    norm_act_pixel_backward(NormActBackward p, Plan plan, const GradientSums* unit_means) {
+    norm_act_pixel_backward(NormActBackward p, Plan plan, int run, const GradientSums* unit_means) {
   using A = Accumulator<T>;
   const NormActShape& s = p.shape;
   const Place<T> place(plan, int(blockIdx.z));
   const int count = place.mine.count;
   if (count == 0) return;
-  const int begin = int(blockIdx.x) * pixels_of_block(plan), end = min(begin + pixels_of_block(plan), plan.pixels);
+  const int begin = int(blockIdx.x) * run, end = min(begin + run, plan.pixels);
   for (int n = int(blockIdx.y); n < int(s.n); n += int(gridDim.y)) {
     const PixelGradient<T> gradient(p, n, place.mine);
     A mean_g[kPack<T>] = {}, mean_gx[kPack<T>] = {};
