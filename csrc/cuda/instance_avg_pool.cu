@@ -1,8 +1,10 @@
 // instance_avg_pool on CUDA.
 //
 // Computes: y[n, c, p] = mean of x[n, c, q] over the pixels q of sample n with the id of p; ids are any integers.
-// Memory:   reads ids and x once, writes y once; a run of equal ids (some tens a row in a street scene) costs
-//           30 + 20 C bytes of scratch memory besides, and what is touched of it is that of the runs there are.
+// Memory:   reads ids and x once, writes y once. A run of equal ids (there are some tens a row in a street scene) takes
+// 30
+//           + 20 C bytes of scratch memory besides; there is room for as many runs as pixels, and only that of the runs
+//           there are is touched.
 // Parallel: 1. find_runs:   a warp takes a strip of pixels, finds its runs of equal ids and sums each in double;
 //           2. clear_table: of as many slots as the runs need;
 //           3. join_runs:   a thread a run: the first of its sample and id to come to the table is the run's home,
@@ -88,7 +90,8 @@ template <class T> __device__ void copy_strip(const T* from, int count, int lane
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, 3) find_runs_kernel(InstanceAvgPoolParams p, Plan plan, RunTable table) {
+__global__ void __launch_bounds__(kThreads, 3)
+    find_runs_kernel(InstanceAvgPoolParams p, StripPlan plan, RunTable table) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const std::int64_t strip = blockIdx.x * std::int64_t{kStrips} + warp;
   const bool there = strip < plan.strips;  // every warp comes to the barriers
@@ -196,7 +199,7 @@ __global__ void __launch_bounds__(kThreads) take_means_kernel(RunTable table, st
 // B: an unsigned integer as large as an element of y. A strip of a channel (NCHW), or of all of them (NHWC), is an
 // array of its own in y.
 template <class B>
-__global__ void __launch_bounds__(kThreads) write_kernel(InstanceAvgPoolParams p, Plan plan, RunTable table) {
+__global__ void __launch_bounds__(kThreads) write_kernel(InstanceAvgPoolParams p, StripPlan plan, RunTable table) {
   TORCHP2P_SHARED(unsigned, homes_of_block, kStrips* kStripPixels);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const std::int64_t strip = blockIdx.x * std::int64_t{kStrips} + warp;
@@ -248,8 +251,8 @@ __global__ void __launch_bounds__(kThreads) write_kernel(InstanceAvgPoolParams p
 template <class T> Status pool(const InstanceAvgPoolParams& p, void* stream) {
   Limits limits;
   if (const Status status = read_limits(limits); status != Status::kOk) return status;
-  const Plan plan(p, int(sizeof(T)));
-  Scratch scratch(p.scratch);
+  const StripPlan plan(p, int(sizeof(T)));
+  ScratchMemory scratch(p.scratch);
   const RunTable table(scratch, p.n, plan, p.c, kLimbs<T>);
   const unsigned blocks = unsigned((plan.strips + kStrips - 1) / kStrips);
   const unsigned enough = unsigned(limits.multiprocessors) * 4;  // blocks that share out the runs, few or many
@@ -295,8 +298,8 @@ template <class T> Status pool_all(const InstanceAvgPoolParams& p, void* stream)
 
 std::int64_t instance_avg_pool_scratch_cuda(const InstanceAvgPoolParams& p) {
   const int limbs = p.dtype == DType::kFloat64 ? kLimbs<double> : kLimbs<float>;
-  Scratch scratch(nullptr);
-  RunTable(scratch, samples_at_once(p), Plan(p, 1), p.c, limbs);
+  ScratchMemory scratch(nullptr);
+  RunTable(scratch, samples_at_once(p), StripPlan(p, 1), p.c, limbs);
   return scratch.bytes();
 }
 
