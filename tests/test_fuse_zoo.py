@@ -53,6 +53,7 @@ def test_the_report_counts_the_runs_and_has_a_reason_for_all_else(name):
     _, report = fuse(net, report=True)
     assert len(report.fused) == ZOO[name].runs
     assert all(layer.reason for layer in report.left)
+    assert len({layer.name for layer in report.left}) == len(report.left)
     in_runs = [layer for run in report.fused for layer in run.names]
     assert set(in_runs).isdisjoint(layer.name for layer in report.left)
     assert len(set(in_runs)) == len(in_runs)

@@ -47,6 +47,14 @@ def test_the_network_is_not_changed():
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
+def test_a_network_may_change_its_input_in_place():
+    net = nn.Sequential(nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4))
+    x = images()
+    before = x.clone()
+    assert verify(net, x, **QUICK).passed
+    assert torch.equal(x, before)
+
+
 def test_a_fused_network_is_held_against_what_it_was():
     certificate = verify(fuse(network()), images(), **QUICK)
     assert certificate.passed

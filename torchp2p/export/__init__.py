@@ -70,8 +70,8 @@ def export(
         run = load(written)
         difference = value = 0.0
         for tried in (inputs, [x.flip(-1) for x in inputs]):
-            theirs = _flat(without_dropout(net)(*tried))
             ours = run(tried)
+            theirs = _flat(without_dropout(net)(*(x.clone() for x in tried)))  # which it may change in place
             value = max(value, *(float(y.abs().max()) for y in theirs))
             difference = max(difference, _difference(ours, theirs))
         if not difference <= tolerance * max(1.0, value):
