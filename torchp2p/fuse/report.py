@@ -125,9 +125,7 @@ def _chains_in(chain: nn.Sequential) -> Iterator[nn.Module]:
 def _left_in_chain(run: Run) -> list[LeftLayer]:
     ((name, module),) = run.links
     kind = kind_of(module)
-    if (
-        kind == "other" and any(module.children()) and not isinstance(module, _OF_INTEREST)
-    ):  # a block of the network's own: its inside is reported by itself
+    if kind == "other" and any(module.children()):  # a block of the network's own: its inside is reported by itself
         return []
     reason = why_left(module) if kind == "other" else _why_single(kind)
     return [LeftLayer(name, _class_name(module), reason)]
