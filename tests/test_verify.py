@@ -29,8 +29,7 @@ def images() -> torch.Tensor:
 
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_every_network_of_the_zoo_passes(name):
-    torch.manual_seed(1)
-    certificate = verify(ZOO[name].make(), ZOO[name].inputs(), **QUICK)
+    certificate = verify(*ZOO[name].small(), **QUICK)
     assert certificate.passed, certificate.to_markdown()
     assert len(certificate.report.fused) == ZOO[name].runs
     assert certificate.measured.speedup > 0
