@@ -49,6 +49,11 @@ NETWORKS = {
         images(2, 3, 64, 64),
         ".onnx",
     ),
+    "a network that changes its input in place": (
+        lambda: nn.Sequential(nn.LeakyReLU(0.2, True), nn.Conv2d(3, 3, 3)),
+        images(1, 3, 8, 8),
+        ".onnx",
+    ),
     "several outputs": (lambda: ZOO["nnunet"].make(8), images(1, 1, 16, 16), ".onnx"),
     "torch.export of a U-Net": (lambda: unet_128(3, 3, 4), images(1, 3, 128, 128), ".pt2"),
     "torch.export of pix2pixHD": (lambda: LocalEnhancer(6, 3, 4, 2, 2), images(1, 6, 32, 32), ".pt2"),

@@ -145,6 +145,10 @@ def test_classes_are_still_those_that_others_look_for():
     assert repr(fused).startswith("FusedSequential(\n  (0): ReflectionPad2d(")
 
 
+def test_the_input_keeps_its_name():
+    assert fuse(network())(input=images()).shape == fuse(nn.InstanceNorm2d(3))(input=images()).shape
+
+
 def test_a_part_of_a_fused_sequential_is_a_sequential():
     fused, net = fuse(network()), network()
     assert_same(fused[:4], net[:4])
