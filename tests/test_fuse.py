@@ -154,6 +154,13 @@ def test_a_part_of_a_fused_sequential_is_a_sequential():
     assert_same(fused[:4], net[:4])
 
 
+def test_a_network_without_a_run_is_said_to_have_none(caplog):
+    x = torch.randn(2, 3)
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    torch.testing.assert_close(fuse(net)(x), net(x))
+    assert caplog.messages == ["fuse found nothing to fuse in Sequential; fuse(net, report=True) says why"]
+
+
 # --- what comes later ------------------------------------------------------------------------------------
 
 
