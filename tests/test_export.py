@@ -43,16 +43,21 @@ NETWORKS = {
     "pix2pix with the statistics of a batch": (lambda: resnet_6blocks(3, 3, 4), images(2, 3, 16, 20), ".onnx"),
     "pix2pix with running statistics": (lambda: resnet_6blocks(3, 3, 4).eval(), images(1, 3, 16, 20), ".onnx"),
     "pix2pixHD, encoded": (lambda: GlobalGenerator(6, 3, 4, 2, 2), images(1, 6, 16, 32), ".onnx"),
-    "a fused network": (lambda: fuse(ZOO["pix2pix_resnet"].make()), images(1, 3, 16, 16), ".onnx"),
+    "a fused network": (lambda: fuse(ZOO["pix2pix_resnet"].make(8)), images(1, 3, 16, 16), ".onnx"),
     "a network of another project, batch statistics": (
-        lambda: ZOO["pix2pix_unet"].make(),
+        lambda: ZOO["pix2pix_unet"].make(8),
         images(2, 3, 64, 64),
         ".onnx",
     ),
-    "several outputs": (lambda: ZOO["nnunet"].make(), images(1, 1, 16, 16), ".onnx"),
+    "a network that changes its input in place": (
+        lambda: nn.Sequential(nn.LeakyReLU(0.2, True), nn.Conv2d(3, 3, 3)),
+        images(1, 3, 8, 8),
+        ".onnx",
+    ),
+    "several outputs": (lambda: ZOO["nnunet"].make(8), images(1, 1, 16, 16), ".onnx"),
     "torch.export of a U-Net": (lambda: unet_128(3, 3, 4), images(1, 3, 128, 128), ".pt2"),
     "torch.export of pix2pixHD": (lambda: LocalEnhancer(6, 3, 4, 2, 2), images(1, 6, 32, 32), ".pt2"),
-    "torch.export of a fused network": (lambda: fuse(ZOO["dcgan_generator"].make()), images(2, 16, 1, 1), ".pt2"),
+    "torch.export of a fused network": (lambda: fuse(ZOO["dcgan_generator"].make(8)), images(2, 16, 1, 1), ".pt2"),
 }
 
 

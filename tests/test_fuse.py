@@ -145,9 +145,20 @@ def test_classes_are_still_those_that_others_look_for():
     assert repr(fused).startswith("FusedSequential(\n  (0): ReflectionPad2d(")
 
 
+def test_the_input_keeps_its_name():
+    assert fuse(network())(input=images()).shape == fuse(nn.InstanceNorm2d(3))(input=images()).shape
+
+
 def test_a_part_of_a_fused_sequential_is_a_sequential():
     fused, net = fuse(network()), network()
     assert_same(fused[:4], net[:4])
+
+
+def test_a_network_without_a_run_is_said_to_have_none(caplog):
+    x = torch.randn(2, 3)
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    torch.testing.assert_close(fuse(net)(x), net(x))
+    assert caplog.messages == ["fuse found nothing to fuse in Sequential; fuse(net, report=True) says why"]
 
 
 # --- what comes later ------------------------------------------------------------------------------------

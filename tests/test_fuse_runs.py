@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, weight_norm
 
 from torchp2p import fuse
+from torchp2p.nn import NormAct
 
 SHAPE = (2, 4, 9, 8)
 
@@ -239,6 +240,7 @@ LEFT = {
     "weight norm": (lambda: parametrizations.weight_norm(conv(padding=1)), "its weight is parametrized"),
     "spectral norm": (lambda: parametrizations.spectral_norm(conv(padding=1)), "its weight is parametrized"),
     "group norm": (lambda: nn.GroupNorm(2, 4), "of the norms, BatchNorm2d and InstanceNorm2d are fused"),
+    "a layer of ours": (lambda: NormAct(4), "it is a fused layer already"),
     "an unknown layer": (lambda: nn.PReLU(4), "it is no layer that is fused"),
     "a negative slope": (lambda: nn.LeakyReLU(-0.5), "its negative slope is below 0"),
     "a pad on one side": (lambda: nn.ReflectionPad2d((1, 0, 0, 0)), "its sides differ"),

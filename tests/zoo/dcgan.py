@@ -26,7 +26,7 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """Images to one probability each, (N,)."""
+    """Images of 32x32 to one probability each; larger ones to one for every place."""
 
     def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
         super().__init__()
@@ -40,4 +40,4 @@ class DCGANDiscriminator(nn.Module):
         self.main = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, 1, 0, bias=False), nn.Sigmoid())
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.main(x).view(-1)
+        return self.main(x).flatten(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,20 +67,26 @@ def export(
     save, load = _FORMATS[path.suffix]
     inputs = [example_inputs] if isinstance(example_inputs, Tensor) else list(example_inputs)
     with torch.no_grad(), atomic_path(path) as written:
-        operators = save(plain_program(at_rest(net), inputs), inputs, getattr(net, "input_names", None), written)
+        operators = save(plain_program(at_rest(net), inputs), inputs, _input_names(net, len(inputs)), written)
         run = load(written)
         difference = value = 0.0
         for tried in (inputs, [x.flip(-1) for x in inputs]):
-            theirs = _flat(without_dropout(net)(*tried))
             ours = run(tried)
+            theirs = _flat(without_dropout(net)(*(x.clone() for x in tried)))  # which it may change in place
             value = max(value, *(float(y.abs().max()) for y in theirs))
             difference = max(difference, _difference(ours, theirs))
         if not difference <= tolerance * max(1.0, value):
             raise ExportError(
                 f"{path} would differ from the network by {difference:.1e} where its outputs reach {value:.1e}, more "
-                f"than --tolerance {tolerance:.0e}: nothing was written"
+                f"than the tolerance {tolerance:.0e}: nothing was written"
             )
     return Exported(path, difference, value, operators)
+
+
+def _input_names(net: nn.Module, count: int) -> list[str] | None:
+    """What the network calls its inputs."""
+    names = getattr(net, "input_names", None) or list(inspect.signature(net.forward).parameters)
+    return list(names[:count]) if len(names) >= count else None
 
 
 def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:

@@ -24,8 +24,20 @@ def plain_program(net: nn.Module, inputs: Sequence[Tensor]) -> torch.export.Expo
         operators.instance_edges.default: lambda ids, dtype, backend: instance_edges(ids, dtype),
         operators.label_conv2d.default: lambda *args: label_conv2d(*args[:7]),
     }
-    program: torch.export.ExportedProgram = torch.export.export(net, tuple(inputs)).run_decompositions(meanings)
+    exported = torch.export.export(_OfCopies(net), tuple(inputs))
+    program: torch.export.ExportedProgram = exported.run_decompositions(meanings)
     return program
+
+
+class _OfCopies(nn.Module):
+    """A network that may change its inputs in place, which a program must not."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.net(*(x.clone() for x in inputs))
 
 
 def batch_normalised(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:

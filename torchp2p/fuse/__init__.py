@@ -6,6 +6,7 @@ that hold them run them. See docs/fuse.md.
 
 from __future__ import annotations
 
+import logging
 from typing import Literal, overload
 
 import torch
@@ -16,6 +17,8 @@ from torchp2p.fuse.kinds import is_chain
 from torchp2p.fuse.layers import FusedChain, FusedNorm
 from torchp2p.fuse.report import FusedRun, LeftLayer, Report, is_replaced, report_on
 from torchp2p.fuse.sharing import sharing_copy
+
+_logger = logging.getLogger("torchp2p")
 
 __all__ = ["FusedRun", "LeftLayer", "Report", "fuse", "report_on", "unfuse"]
 
@@ -54,7 +57,10 @@ def fuse(module: nn.Module, *, inplace: bool = False, report: bool = False) -> n
             part.__class__ = fused_class(FusedChain, type(part))
         elif type(part) is nn.InstanceNorm2d:
             part.__class__ = fused_class(FusedNorm, nn.InstanceNorm2d)
-    return (network, report_on(network)) if report else network
+    found = report_on(network)
+    if not found.fused and not report:
+        _logger.warning("fuse found nothing to fuse in %s; fuse(net, report=True) says why", type(module).__name__)
+    return (network, found) if report else network
 
 
 def unfuse(module: nn.Module, *, inplace: bool = False) -> nn.Module:

@@ -11,6 +11,7 @@ from typing import Any, Union
 from torch import nn
 
 from torchp2p.fuse.classes import original_class
+from torchp2p.nn import ConvNormAct, ConvTransposeNormAct, NormAct
 
 Conv = Union[nn.Conv2d, nn.ConvTranspose2d]
 
@@ -123,6 +124,8 @@ def why_left(module: nn.Module) -> str:
         return "its " + " and ".join(module.parametrizations) + " is parametrized"  # type: ignore[arg-type]
     if is_watched(module):
         return _why_watched(module)
+    if isinstance(module, (NormAct, ConvNormAct, ConvTransposeNormAct)):
+        return "it is a fused layer already"
     for known, kind in _KINDS.items():
         if kind in _FUSIBLE and isinstance(module, known) and cls is not known:
             return f"it is a subclass of {known.__name__}, which may do anything"

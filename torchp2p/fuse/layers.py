@@ -20,10 +20,11 @@ class FusedChain(Fused):
     after it was fused is respected; the layers themselves are as they were.
     """
 
-    def forward(self, x: Any) -> Any:
-        """What the layers make of x, one after the other."""
+    def forward(self, input: Any) -> Any:
+        """What the layers make of the input, one after the other."""
         if _is_watched_everywhere():
-            return super().forward(x)
+            return super().forward(input)
+        x = input
         for run in runs_of(links_of(cast(nn.Sequential, self))):
             x = run(x)
         return computed(x)
@@ -32,12 +33,12 @@ class FusedChain(Fused):
 class FusedNorm(Fused):
     """An InstanceNorm2d in one pass, which keeps the layout, wherever it stands."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W), normalised."""
-        if _is_watched_everywhere() or not is_known(x):
-            plain: Tensor = super().forward(x)
+        if _is_watched_everywhere() or not is_known(input):
+            plain: Tensor = super().forward(input)
             return plain
-        return Deferred(x, **normalisation_of(self)).tensor()
+        return Deferred(input, **normalisation_of(self)).tensor()
 
 
 def _is_watched_everywhere() -> bool:

@@ -9,7 +9,18 @@ import torch
 from torch import Tensor, nn
 
 from torchp2p.verify.certificate import Check
-from torchp2p.verify.steps import NOISE, apart, cast, distance, largest_error, loss_of, numbered, outputs_of, step
+from torchp2p.verify.steps import (
+    NOISE,
+    apart,
+    cast,
+    copies,
+    distance,
+    largest_error,
+    loss_of,
+    numbered,
+    outputs_of,
+    step,
+)
 
 EXACT = 1e-10
 SAME_LOSS = 1e-8
@@ -104,7 +115,7 @@ def _losses(net: nn.Module, inputs: Sequence[Tensor], steps: int, seed: int) -> 
     losses = []
     for number in range(steps):
         torch.manual_seed(seed + number)
-        outputs = outputs_of(net, inputs)
+        outputs = outputs_of(net, copies(inputs))
         loss = torch.stack([y.square().mean() for y in outputs]).sum() + loss_of(outputs, seed)
         if optimiser is not None:
             optimiser.zero_grad()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchp2p.verify.certificate import Measurement
-from torchp2p.verify.steps import apart, loss_of, outputs_of
+from torchp2p.verify.steps import apart, copies, loss_of, outputs_of
 
 
 def measure(fused: nn.Module, original: nn.Module, inputs: Sequence[Tensor], repeats: int, seed: int) -> Measurement:
@@ -46,9 +46,10 @@ def environment(x: Tensor) -> dict[str, str]:
 
 
 def _step_seconds(net: nn.Module, inputs: Sequence[Tensor], seed: int) -> float:
+    given = copies(inputs)
     _wait_for(inputs)
     started = time.perf_counter()
-    loss_of(outputs_of(net, inputs), seed).backward()
+    loss_of(outputs_of(net, given), seed).backward()
     _wait_for(inputs)
     return time.perf_counter() - started
 
@@ -60,7 +61,8 @@ def _wait_for(inputs: Sequence[Tensor]) -> None:
 
 def _kept_mib(net: nn.Module, inputs: Sequence[Tensor], seed: int) -> float:
     """Memory of the tensors that the forward pass keeps for the backward pass, each once."""
-    had = {tensor.untyped_storage().data_ptr() for tensor in (*net.parameters(), *net.buffers(), *inputs)}
+    given = copies(inputs)
+    had = {tensor.untyped_storage().data_ptr() for tensor in (*net.parameters(), *net.buffers(), *given)}
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -71,6 +73,6 @@ def _kept_mib(net: nn.Module, inputs: Sequence[Tensor], seed: int) -> float:
 
     torch.manual_seed(seed)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        outputs = outputs_of(net, inputs)
+        outputs = outputs_of(net, given)
     del outputs
     return sum(kept.values()) / 2**20

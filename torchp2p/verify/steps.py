@@ -37,6 +37,11 @@ def cast(inputs: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     return [x.detach().to(dtype) if x.is_floating_point() else x for x in inputs]
 
 
+def copies(inputs: Sequence[Tensor]) -> list[Tensor]:
+    """What a network may be given that changes it in place."""
+    return [x.clone() for x in inputs]
+
+
 def outputs_of(net: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
     """Every floating tensor that the network returns.
 
@@ -60,7 +65,7 @@ def step(net: nn.Module, inputs: Sequence[Tensor], seed: int) -> Step:
     """Forward and backward; ``seed`` is that of dropout and of the loss."""
     given = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in inputs]
     torch.manual_seed(seed)
-    outputs = outputs_of(net, given)
+    outputs = outputs_of(net, copies(given))
     net.zero_grad()
     loss_of(outputs, seed).backward()
     named = [*((f"input {place}", x) for place, x in enumerate(given)), *net.named_parameters()]
