@@ -101,16 +101,20 @@ def feature_matching_loss_forward(
 def feature_matching_loss_backward(
     gradients: list[tuple[int, int, int, float]], dtype: int, grad_loss: int, device: int, stream: int, /
 ) -> int: ...
+def instance_avg_pool_scratch(x_shape: tuple[int, ...], dtype: int, /) -> int: ...
 def instance_avg_pool(
     x: int,
     ids: int,
     y: int,
+    scratch: int,
     x_shape: tuple[int, ...],
     x_stride: tuple[int, ...],
     ids_stride: tuple[int, ...],
     dtype: int,
     id_bytes: int,
     channels_last: bool,
+    device: int,
+    stream: int,
     /,
 ) -> int: ...
 def instance_edges(

@@ -77,7 +77,7 @@ def place(tensor: torch.Tensor) -> tuple[int, int]:
 
 
 def scratch(size: int, x: torch.Tensor) -> torch.Tensor | None:
-    """So many bytes beside ``x`` for what a CUDA kernel keeps between its launches; torch gives them to the next call."""
+    """So many bytes beside ``x`` for what a CUDA kernel keeps between its launches; None for none."""
     return torch.empty(size, dtype=torch.uint8, device=x.device) if size else None
 
 

@@ -66,9 +66,11 @@ def _forward(x: Tensor, ids: Tensor, channels_last: bool, backend: str) -> Tenso
         pooled: Tensor = function(x, ids, channels_last)
         return pooled
     y = _empty(x, channels_last)
+    place, dtype = _native.place(x), _native.DTYPE_CODES[x.dtype]
+    scratch = _native.scratch(_native.C.instance_avg_pool_scratch(x.shape, dtype) if place[0] >= 0 else 0, x)
     status = _native.C.instance_avg_pool(
-        x.data_ptr(), ids.data_ptr(), y.data_ptr(), x.shape, x.stride(), ids.stride(),
-        _native.DTYPE_CODES[x.dtype], ids.element_size(), channels_last,
+        x.data_ptr(), ids.data_ptr(), y.data_ptr(), _native.address(scratch), x.shape, x.stride(), ids.stride(),
+        dtype, ids.element_size(), channels_last, *place,
     )  # fmt: skip
     _native.raise_for_status(status, "instance_avg_pool", f"x of shape {tuple(x.shape)}")
     return y

@@ -14,6 +14,7 @@ struct InstanceAvgPoolParams {
   const void* x;
   const void* ids;  // (N, 1, H, W): integers of id_bytes bytes, told apart by their bits alone
   void* y;          // shape of x, dense
+  void* scratch;    // of instance_avg_pool_scratch_cuda() bytes; null on the CPU
   std::int64_t n, c, h, w;
   Strides x_stride, ids_stride;
   DType dtype;
@@ -22,5 +23,8 @@ struct InstanceAvgPoolParams {
 };
 
 Status instance_avg_pool_cpu(const InstanceAvgPoolParams& params);
+Status instance_avg_pool_cuda(const InstanceAvgPoolParams& params, int device, void* stream);
+// Bytes for runs of equal ids. Depends on the sizes and the dtype alone.
+std::int64_t instance_avg_pool_scratch_cuda(const InstanceAvgPoolParams& params);
 
 }  // namespace torchp2p
