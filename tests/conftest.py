@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from cuda_on_cpu import build, harness
 from op_testing import backends_on
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -24,14 +26,48 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``backend`` takes every backend of an op, ``kernel`` those with code of their own.
 
-    The test module names its op in ``OP``.
+    The test module names its op in ``OP``. On the CPU the CUDA kernels are one more: ``cuda_on_cpu``.
     """
     device = metafunc.config.getoption("--device")
     if "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", backends_on(device, metafunc.module.OP))
+        names = backends_on(device, metafunc.module.OP)
+        metafunc.parametrize("backend", [*names, *_cuda_on_cpu(device, metafunc.module.OP)], indirect=True)
     if "kernel" in metafunc.fixturenames:
-        kernels = [name for name in backends_on(device, metafunc.module.OP) if name != "reference"]
-        metafunc.parametrize("kernel", kernels)
+        names = [name for name in backends_on(device, metafunc.module.OP) if name != "reference"]
+        metafunc.parametrize("kernel", [*names, *_cuda_on_cpu(device, metafunc.module.OP)], indirect=True)
+
+
+def _cuda_on_cpu(device: str, op: str) -> list[object]:
+    """The extra value that an op with a CUDA kernel has where its tests run on the CPU."""
+    if device != "cpu" or not (REPOSITORY / f"csrc/cuda/{op}.cu").is_file():
+        return []
+    reason = build.unavailable()
+    return [pytest.param("cuda_on_cpu", marks=pytest.mark.skip(reason=reason) if reason else ())]
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    yield from _named(request)
+
+
+@pytest.fixture
+def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
+    yield from _named(request)
+
+
+def _named(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The name to ask for; in a test on the grid the native backend is the CUDA kernels."""
+    if request.param != "cuda_on_cpu":
+        yield request.param
+        return
+    with harness.installed(request.getfixturevalue("cuda_on_cpu")):
+        yield "native"
+
+
+@pytest.fixture(scope="session")
+def cuda_on_cpu() -> harness.Native:
+    """The CUDA kernels, compiled to run on the CPU; kept from one session to the next."""
+    return harness.load(build.build_module(REPOSITORY / "build/cuda_on_cpu"))
 
 
 @pytest.fixture(scope="session")

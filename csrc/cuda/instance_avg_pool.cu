@@ -124,8 +124,6 @@ __global__ void __launch_bounds__(kThreads) find_runs_kernel(InstanceAvgPoolPara
 
 // ------------------------------------------------------------------------------------------ 2. - 5. sums of ids
 
-__global__ void clear_count_kernel(unsigned* run_count) { *run_count = 0; }
-
 __global__ void __launch_bounds__(kThreads) clear_table_kernel(Scratch scratch) {
   const unsigned slots = slots_for(*scratch.run_count);
   for (std::int64_t i = blockIdx.x * kThreads + threadIdx.x; i < slots; i += gridDim.x * kThreads) {
@@ -231,8 +229,12 @@ template <class T> Status pool(const InstanceAvgPoolParams& p, void* stream) {
   const unsigned enough = unsigned(limits.multiprocessors) * 4;  // blocks that share out the runs, few or many
   const unsigned shared_out = blocks < enough ? blocks : enough;
   const int headroom = plan.headroom();
-  using Bits = typename row::UnitOf<int(sizeof(T))>::type;
-  Status status = launch("clear_count", clear_count_kernel, {1, 1}, stream, scratch.run_count);
+  using Bits = std::conditional_t<sizeof(T) == 2, std::uint16_t,
+                                  std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>>;
+  Status status = Status::kOk;
+  const cudaError_t cleared =
+      cudaMemsetAsync(scratch.run_count, 0, sizeof(unsigned), static_cast<cudaStream_t>(stream));
+  if (cleared != cudaSuccess) return cuda_failed("clearing the number of runs", cleared);
   const auto then = [&](const char* name, auto kernel, unsigned grid, auto... arguments) {
     if (status == Status::kOk) status = launch(name, kernel, {grid, kThreads}, stream, arguments...);
   };

@@ -31,10 +31,10 @@
   T* const name = reinterpret_cast<T*>(dynamic_shared_)
 #else
 #define TORCHP2P_START(kernel, grid, stream, ...) \
-  cuda_on_cpu::run(grid.blocks, grid.threads, grid.shared, [&] { kernel(__VA_ARGS__); })
-#define TORCHP2P_SHARED(T, name, count) \
-  static const int name##_site = 0;     \
-  T* const name = cuda_on_cpu::shared<T>(&name##_site, count)
+  (static_cast<void>(stream), cuda_on_cpu::run(grid.blocks, grid.threads, grid.shared, [&] { kernel(__VA_ARGS__); }))
+#define TORCHP2P_SHARED(T, name, count)         \
+  static cuda_on_cpu::SharedArray name##_array; \
+  T* const name = cuda_on_cpu::shared<T>(name##_array, count)
 #define TORCHP2P_DYNAMIC_SHARED(T, name) T* const name = reinterpret_cast<T*>(cuda_on_cpu::dynamic_shared())
 #endif
 

@@ -76,9 +76,9 @@ def place(tensor: torch.Tensor) -> tuple[int, int]:
     return -1, 0
 
 
-def scratch(size: int, x: torch.Tensor) -> torch.Tensor | None:
-    """So many bytes beside ``x`` for what a CUDA kernel keeps between its launches; None for none."""
-    return torch.empty(size, dtype=torch.uint8, device=x.device) if size else None
+def scratch(tensor: torch.Tensor, size: int) -> torch.Tensor | None:
+    """``size`` bytes beside ``tensor`` for a kernel's own use; None for 0."""
+    return torch.empty(size, dtype=torch.uint8, device=tensor.device) if size else None
 
 
 def address(tensor: torch.Tensor | None) -> int:

@@ -203,7 +203,7 @@ def _native_forward(fake: list[Tensor], real: list[Tensor], signs: list[Tensor],
         entries.append((f.data_ptr(), used.data_ptr(), address, *walk, weight))
     place = _native.place(fake[0])
     size = _native.C.feature_matching_loss_scratch([f.numel() for f in fake]) if place[0] >= 0 else 0
-    scratch = _native.scratch(size, fake[0])
+    scratch = _native.scratch(fake[0], size)
     status = _native.C.feature_matching_loss_forward(
         entries, _native.DTYPE_CODES[fake[0].dtype], loss.data_ptr(), _native.address(scratch), *place
     )

@@ -158,7 +158,7 @@ def _native_forward(
     entries = [(p.data_ptr(), slopes[i].data_ptr() if with_slopes else 0, p.numel()) for i, p in enumerate(dense)]
     place = _native.place(dense[0])
     size = _native.C.gan_loss_scratch([p.numel() for p in dense]) if place[0] >= 0 else 0
-    scratch = _native.scratch(size, dense[0])
+    scratch = _native.scratch(dense[0], size)
     status = _native.C.gan_loss(
         entries, _native.DTYPE_CODES[maps[0].dtype], _mode_code(mode, for_discriminator), target_is_real,
         loss.data_ptr(), _native.address(scratch), *place,

@@ -67,7 +67,7 @@ def _forward(x: Tensor, ids: Tensor, channels_last: bool, backend: str) -> Tenso
         return pooled
     y = _empty(x, channels_last)
     place, dtype = _native.place(x), _native.DTYPE_CODES[x.dtype]
-    scratch = _native.scratch(_native.C.instance_avg_pool_scratch(x.shape, dtype) if place[0] >= 0 else 0, x)
+    scratch = _native.scratch(x, _native.C.instance_avg_pool_scratch(x.shape, dtype) if place[0] >= 0 else 0)
     status = _native.C.instance_avg_pool(
         x.data_ptr(), ids.data_ptr(), y.data_ptr(), _native.address(scratch), x.shape, x.stride(), ids.stride(),
         dtype, ids.element_size(), channels_last, *place,

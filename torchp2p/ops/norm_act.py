@@ -361,8 +361,7 @@ def _native_options(x: Tensor, statistics: int, options: Options, layout: torch.
 
 def _scratch(x: Tensor, place: tuple[int, int], tail: tuple[Any, ...]) -> Tensor | None:
     """Memory for the partial sums of a CUDA kernel."""
-    size = _native.C.norm_act_scratch(x.shape, *tail) if place[0] >= 0 else 0
-    return torch.empty(size, dtype=torch.uint8, device=x.device) if size else None
+    return _native.scratch(x, _native.C.norm_act_scratch(x.shape, *tail)) if place[0] >= 0 else None
 
 
 def _accumulated(vector: Tensor | None, acc: torch.dtype) -> Tensor | None:
