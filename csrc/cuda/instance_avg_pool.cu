@@ -12,6 +12,8 @@
 //           5. take_means;
 //           6. write:       a warp a strip again.
 // Which run becomes a home, and in what order others come to it, changes nothing: integers add up to the same.
+#include <type_traits>
+
 #include "fixed.h"
 #include "instance_runs.h"
 #include "launch.h"
@@ -71,7 +73,7 @@ __device__ void sum_runs(const LaneValues<T>& mine, const LaneRuns& runs, const 
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) find_runs_kernel(InstanceAvgPoolParams p, Plan plan, Scratch scratch) {
+__global__ void __launch_bounds__(kThreads) find_runs_kernel(InstanceAvgPoolParams p, Plan plan, RunTable table) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const std::int64_t strip = blockIdx.x * std::int64_t{kStrips} + warp;
   const bool there = strip < plan.strips;  // every warp comes to the barriers
@@ -91,18 +93,18 @@ __global__ void __launch_bounds__(kThreads) find_runs_kernel(InstanceAvgPoolPara
   if (threadIdx.x == 0) {
     int all = 0;
     for (int i = 0; i < kStrips; ++i) all += found[i];
-    base[0] = atomicAdd(scratch.run_count, unsigned(all));
+    base[0] = atomicAdd(table.run_count, unsigned(all));
   }
   __syncthreads();
   if (!there) return;
   unsigned first = base[0];
   for (int i = 0; i < warp; ++i) first += unsigned(found[i]);
-  scratch.heads[strip * kWarp + lane] = std::uint8_t(runs.heads);
-  if (lane == 0) scratch.first_runs[strip] = first;
+  table.heads[strip * kWarp + lane] = std::uint8_t(runs.heads);
+  if (lane == 0) table.first_runs[strip] = first;
   runs.for_each([&](int run, int i, int pixels) {
-    scratch.ids[first + run] = ids[i];
-    scratch.samples[first + run] = unsigned(n);
-    scratch.pixels[first + run] = unsigned(pixels);
+    table.ids[first + run] = ids[i];
+    table.samples[first + run] = unsigned(n);
+    table.pixels[first + run] = unsigned(pixels);
   });
 
   const PixelPlaces places(p.x_stride, p.w);
@@ -114,9 +116,9 @@ __global__ void __launch_bounds__(kThreads) find_runs_kernel(InstanceAvgPoolPara
     const LaneValues<T> coming(sample + next * p.x_stride.c, places, at, plan.x_rows);
     sum_runs(values, runs, [&](int run, double sum) {
       const std::int64_t place = (first + std::int64_t(run)) * p.c + c;
-      scratch.sums[place] = sum;
-      scratch.scales[place] = scale_of(sum);
-      for (int i = 0; i < kLimbs<T>; ++i) scratch.totals[place * kLimbs<T> + i] = 0;
+      table.sums[place] = sum;
+      table.scales[place] = scale_of(sum);
+      for (int i = 0; i < kLimbs<T>; ++i) table.totals[place * kLimbs<T> + i] = 0;
     });
     values = coming;
   }
@@ -124,45 +126,45 @@ __global__ void __launch_bounds__(kThreads) find_runs_kernel(InstanceAvgPoolPara
 
 // ------------------------------------------------------------------------------------------ 2. - 5. sums of ids
 
-__global__ void __launch_bounds__(kThreads) clear_table_kernel(Scratch scratch) {
-  const unsigned slots = slots_for(*scratch.run_count);
+__global__ void __launch_bounds__(kThreads) clear_table_kernel(RunTable table) {
+  const unsigned slots = slots_for(*table.run_count);
   for (std::int64_t i = blockIdx.x * kThreads + threadIdx.x; i < slots; i += gridDim.x * kThreads) {
-    scratch.table[i] = kNoRun;
+    table.slots[i] = kNoRun;
   }
 }
 
-__global__ void __launch_bounds__(kThreads) join_runs_kernel(Scratch scratch, std::int64_t channels) {
-  const unsigned runs = *scratch.run_count;
+__global__ void __launch_bounds__(kThreads) join_runs_kernel(RunTable table, std::int64_t channels) {
+  const unsigned runs = *table.run_count;
   for (std::int64_t i = blockIdx.x * kThreads + threadIdx.x; i < runs; i += gridDim.x * kThreads) {
-    const unsigned run = unsigned(i), home = home_of(run, scratch, slots_for(runs));
-    scratch.homes[run] = home;
+    const unsigned run = unsigned(i), home = home_of(run, table, slots_for(runs));
+    table.homes[run] = home;
     if (home == run) continue;
-    atomicAdd(scratch.pixels + home, scratch.pixels[run]);
+    atomicAdd(table.pixels + home, table.pixels[run]);
     for (std::int64_t c = 0; c < channels; ++c) {
-      join_scales(scratch.scales + home * channels + c, scratch.scales[run * channels + c]);
+      join_scales(table.scales + home * channels + c, table.scales[run * channels + c]);
     }
   }
 }
 
 template <int kCount>
-__global__ void __launch_bounds__(kThreads) add_runs_kernel(Scratch scratch, std::int64_t channels, int headroom) {
-  const std::int64_t sums = *scratch.run_count * channels;
+__global__ void __launch_bounds__(kThreads) add_runs_kernel(RunTable table, std::int64_t channels, int headroom) {
+  const std::int64_t sums = *table.run_count * channels;
   for (std::int64_t i = blockIdx.x * kThreads + threadIdx.x; i < sums; i += gridDim.x * kThreads) {
-    const std::int64_t run = i / channels, home = scratch.homes[run] * channels + (i - run * channels);
-    add_fixed<kCount>(scratch.totals + home * kCount, scratch.sums[i], scratch.scales[home], headroom);
+    const std::int64_t run = i / channels, home = table.homes[run] * channels + (i - run * channels);
+    add_fixed<kCount>(table.totals + home * kCount, table.sums[i], table.scales[home], headroom);
   }
 }
 
 // The means take the place of the sums, which nobody needs any more.
 template <class T>
-__global__ void __launch_bounds__(kThreads) take_means_kernel(Scratch scratch, std::int64_t channels, int headroom) {
-  const std::int64_t sums = *scratch.run_count * channels;
-  T* const means = reinterpret_cast<T*>(scratch.sums);
+__global__ void __launch_bounds__(kThreads) take_means_kernel(RunTable table, std::int64_t channels, int headroom) {
+  const std::int64_t sums = *table.run_count * channels;
+  T* const means = reinterpret_cast<T*>(table.sums);
   for (std::int64_t i = blockIdx.x * kThreads + threadIdx.x; i < sums; i += gridDim.x * kThreads) {
     const std::int64_t run = i / channels;
-    if (scratch.homes[run] != run) continue;
-    const double total = fixed_total<kLimbs<T>>(scratch.totals + i * kLimbs<T>, scratch.scales[i], headroom);
-    means[i] = from_accumulator<T>(Accumulator<T>(total / double(scratch.pixels[run])));
+    if (table.homes[run] != run) continue;
+    const double total = fixed_total<kLimbs<T>>(table.totals + i * kLimbs<T>, table.scales[i], headroom);
+    means[i] = from_accumulator<T>(Accumulator<T>(total / double(table.pixels[run])));
   }
 }
 
@@ -171,24 +173,24 @@ __global__ void __launch_bounds__(kThreads) take_means_kernel(Scratch scratch, s
 // B: an unsigned integer as large as an element of y. A strip of a channel (NCHW), or of all of them (NHWC), is an
 // array of its own in y.
 template <class B>
-__global__ void __launch_bounds__(kThreads) write_kernel(InstanceAvgPoolParams p, Plan plan, Scratch scratch) {
+__global__ void __launch_bounds__(kThreads) write_kernel(InstanceAvgPoolParams p, Plan plan, RunTable table) {
   TORCHP2P_SHARED(unsigned, homes_of_block, kStrips* kStripPixels);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const std::int64_t strip = blockIdx.x * std::int64_t{kStrips} + warp;
   if (strip >= plan.strips) return;
   unsigned* const homes = homes_of_block + warp * kStripPixels;
   const LanePixels at(strip, lane, plan, true);
-  const unsigned heads = scratch.heads[strip * kWarp + lane];
+  const unsigned heads = table.heads[strip * kWarp + lane];
   // The run of the pixel before the lane's first; it has none before the first pixel of the strip.
-  unsigned run = scratch.first_runs[strip] + unsigned(heads_before(heads, lane)) - 1;
+  unsigned run = table.first_runs[strip] + unsigned(heads_before(heads, lane)) - 1;
 #pragma unroll
   for (int i = 0; i < kLanePixels; ++i) {
     run += heads >> i & 1;
-    if (i < at.count) homes[lane * kLanePixels + i] = scratch.homes[run];
+    if (i < at.count) homes[lane * kLanePixels + i] = table.homes[run];
   }
   __syncwarp();
 
-  const B* const means = reinterpret_cast<const B*>(scratch.sums);
+  const B* const means = reinterpret_cast<const B*>(table.sums);
   const std::int64_t n = strip / plan.strips_per_sample, begin = strip % plan.strips_per_sample * kStripPixels;
   const std::int64_t left = plan.pixels - begin, cell = p.channels_last ? p.c : 1;
   const std::int64_t values = (left < kStripPixels ? left : kStripPixels) * cell;
@@ -224,7 +226,8 @@ template <class T> Status pool(const InstanceAvgPoolParams& p, void* stream) {
   Limits limits;
   if (const Status status = read_limits(limits); status != Status::kOk) return status;
   const Plan plan(p, int(sizeof(T)));
-  const Scratch scratch(p.scratch, plan, p.n, p.c, kLimbs<T>);
+  Scratch scratch(p.scratch);
+  const RunTable table(scratch, p.n, plan, p.c, kLimbs<T>);
   const unsigned blocks = unsigned((plan.strips + kStrips - 1) / kStrips);
   const unsigned enough = unsigned(limits.multiprocessors) * 4;  // blocks that share out the runs, few or many
   const unsigned shared_out = blocks < enough ? blocks : enough;
@@ -232,18 +235,17 @@ template <class T> Status pool(const InstanceAvgPoolParams& p, void* stream) {
   using Bits = std::conditional_t<sizeof(T) == 2, std::uint16_t,
                                   std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>>;
   Status status = Status::kOk;
-  const cudaError_t cleared =
-      cudaMemsetAsync(scratch.run_count, 0, sizeof(unsigned), static_cast<cudaStream_t>(stream));
+  const cudaError_t cleared = cudaMemsetAsync(table.run_count, 0, sizeof(unsigned), static_cast<cudaStream_t>(stream));
   if (cleared != cudaSuccess) return cuda_failed("clearing the number of runs", cleared);
   const auto then = [&](const char* name, auto kernel, unsigned grid, auto... arguments) {
     if (status == Status::kOk) status = launch(name, kernel, {grid, kThreads}, stream, arguments...);
   };
-  then("find_runs", find_runs_kernel<T>, blocks, p, plan, scratch);
-  then("clear_table", clear_table_kernel, shared_out, scratch);
-  then("join_runs", join_runs_kernel, shared_out, scratch, p.c);
-  then("add_runs", add_runs_kernel<kLimbs<T>>, shared_out, scratch, p.c, headroom);
-  then("take_means", take_means_kernel<T>, shared_out, scratch, p.c, headroom);
-  then("write", write_kernel<Bits>, blocks, p, plan, scratch);
+  then("find_runs", find_runs_kernel<T>, blocks, p, plan, table);
+  then("clear_table", clear_table_kernel, shared_out, table);
+  then("join_runs", join_runs_kernel, shared_out, table, p.c);
+  then("add_runs", add_runs_kernel<kLimbs<T>>, shared_out, table, p.c, headroom);
+  then("take_means", take_means_kernel<T>, shared_out, table, p.c, headroom);
+  then("write", write_kernel<Bits>, blocks, p, plan, table);
   return status;
 }
 
@@ -271,7 +273,9 @@ template <class T> Status pool_all(const InstanceAvgPoolParams& p, void* stream)
 
 std::int64_t instance_avg_pool_scratch_cuda(const InstanceAvgPoolParams& p) {
   const int limbs = p.dtype == DType::kFloat64 ? kLimbs<double> : kLimbs<float>;
-  return Scratch(nullptr, Plan(p, 1), samples_at_once(p), p.c, limbs).bytes;
+  Scratch scratch(nullptr);
+  RunTable(scratch, samples_at_once(p), Plan(p, 1), p.c, limbs);
+  return scratch.bytes();
 }
 
 Status instance_avg_pool_cuda(const InstanceAvgPoolParams& p, int device, void* stream) {

@@ -3,11 +3,11 @@
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "launch.h"
 #include "reduce.h"
 #include "row.h"
+#include "scratch.h"
 #include "torchp2p/instance_avg_pool.h"
 
 namespace torchp2p {
@@ -70,38 +70,32 @@ struct LanePixels {
   }
 };
 
-// Runs are numbered through, in no particular order.
-struct Scratch {
+// What is kept of runs. They are numbered through, in no particular order.
+struct RunTable {
   unsigned* run_count;
   std::uint8_t* heads;         // of each lane of each strip: which of its pixels begin a run
   unsigned* first_runs;        // of each strip
   std::uint64_t* ids;          // of each run, as all below
   unsigned *samples, *pixels;  // pixels: at a home, of all that have come home
   unsigned* homes;             // the run of the same sample and id where all of them meet
-  unsigned* table;             // 2 slots a run
+  unsigned* slots;             // 2 a run
   double* sums;                // of each run and channel, as all below
   int* scales;                 // at a home, of all that have come home
   unsigned long long* totals;  // at a home: limbs
-  std::int64_t bytes = 0;      // of all
 
-  Scratch(void* memory, const Plan& plan, std::int64_t n, std::int64_t channels, int limbs) {
-    const std::int64_t runs = n * plan.pixels, strips = n * plan.strips_per_sample;
-    char* const base = static_cast<char*>(memory);
-    const auto carve = [&](auto*& array, std::int64_t count) {
-      array = reinterpret_cast<std::decay_t<decltype(array)>>(base + bytes);
-      bytes += (count * std::int64_t{sizeof(*array)} + 255) / 256 * 256;
-    };
-    carve(run_count, 1);
-    carve(heads, strips * kWarp);
-    carve(first_runs, strips);
-    carve(ids, runs);
-    carve(samples, runs);
-    carve(pixels, runs);
-    carve(homes, runs);
-    carve(table, 2 * runs);
-    carve(sums, runs * channels);
-    carve(scales, runs * channels);
-    carve(totals, runs * channels * limbs);
+  RunTable(Scratch& scratch, std::int64_t samples_there, const Plan& plan, std::int64_t channels, int limbs) {
+    const std::int64_t runs = samples_there * plan.pixels, strips = samples_there * plan.strips_per_sample;
+    run_count = scratch.take<unsigned>(1);
+    heads = scratch.take<std::uint8_t>(strips * kWarp);
+    first_runs = scratch.take<unsigned>(strips);
+    ids = scratch.take<std::uint64_t>(runs);
+    samples = scratch.take<unsigned>(runs);
+    pixels = scratch.take<unsigned>(runs);
+    homes = scratch.take<unsigned>(runs);
+    slots = scratch.take<unsigned>(2 * runs);
+    sums = scratch.take<double>(runs * channels);
+    scales = scratch.take<int>(runs * channels);
+    totals = scratch.take<unsigned long long>(runs * channels * limbs);
   }
 };
 
@@ -186,18 +180,18 @@ struct LaneRuns {
 inline __device__ unsigned slots_for(unsigned runs) { return 2 * runs; }
 
 // A run of the same sample and id, the same one for all of those: the first that has come to the table.
-inline __device__ unsigned home_of(unsigned run, const Scratch& scratch, unsigned slots) {
-  const std::uint64_t id = scratch.ids[run];
-  const unsigned sample = scratch.samples[run];
+inline __device__ unsigned home_of(unsigned run, const RunTable& table, unsigned slots) {
+  const std::uint64_t id = table.ids[run];
+  const unsigned sample = table.samples[run];
   std::uint64_t hash = (id + sample) * 0x9e3779b97f4a7c15u;
   hash = (hash ^ hash >> 32) * 0xd6e8feb86659fd93u;
   unsigned slot = unsigned((hash >> 32) * slots >> 32);
   for (;;) {
     // A slot is taken once and for all, so what a plain load sees is right unless it sees a free one.
-    unsigned other = scratch.table[slot];
-    if (other == kNoRun) other = atomicCAS(scratch.table + slot, kNoRun, run);
+    unsigned other = table.slots[slot];
+    if (other == kNoRun) other = atomicCAS(table.slots + slot, kNoRun, run);
     if (other == kNoRun) return run;
-    if (scratch.ids[other] == id && scratch.samples[other] == sample) return other;
+    if (table.ids[other] == id && table.samples[other] == sample) return other;
     if (++slot == slots) slot = 0;
   }
 }
