@@ -129,12 +129,23 @@ def instance_edges(
     stream: int,
     /,
 ) -> int: ...
+def label_conv2d_forward_scratch(
+    image_shape: tuple[int, ...], sizes: tuple[int, int, int], window: tuple[int, ...], pad_mode: int, dtype: int, /
+) -> int: ...
+def label_conv2d_backward_scratch(
+    image_shape: tuple[int, ...], sizes: tuple[int, int, int], window: tuple[int, ...], pad_mode: int, dtype: int, /
+) -> int: ...
+def label_conv2d_dense_gradient_scratch(
+    image_shape: tuple[int, ...], sizes: tuple[int, int, int], window: tuple[int, ...], pad_mode: int, dtype: int, /
+) -> int: ...
 def label_conv2d_forward(
     labels: int,
     dense: int,
     weight: int,
     bias: int,
     y: int,
+    bad_label: int,
+    scratch: int,
     labels_shape: tuple[int, ...],
     label_stride: tuple[int, ...],
     dense_stride: tuple[int, ...],
@@ -146,6 +157,8 @@ def label_conv2d_forward(
     label_type: int,
     channels_last: bool,
     ignore_out_of_range: bool,
+    device: int,
+    stream: int,
     /,
 ) -> tuple[int, int]: ...
 def label_conv2d_backward(
@@ -154,6 +167,7 @@ def label_conv2d_backward(
     grad_y: int,
     grad_weight: int,
     grad_bias: int,
+    scratch: int,
     labels_shape: tuple[int, ...],
     label_stride: tuple[int, ...],
     dense_stride: tuple[int, ...],
@@ -164,12 +178,15 @@ def label_conv2d_backward(
     pad_mode: int,
     dtype: int,
     label_type: int,
+    device: int,
+    stream: int,
     /,
 ) -> int: ...
 def label_conv2d_dense_gradient(
     grad_y: int,
     weight: int,
     grad_dense: int,
+    scratch: int,
     dense_shape: tuple[int, ...],
     grad_y_stride: tuple[int, ...],
     weight_stride: tuple[int, ...],
@@ -178,5 +195,7 @@ def label_conv2d_dense_gradient(
     pad_mode: int,
     dtype: int,
     channels_last: bool,
+    device: int,
+    stream: int,
     /,
 ) -> int: ...

@@ -71,7 +71,8 @@ def label_conv2d(
     Weights of ids that do not occur are not read: unlike in a dense convolution, an infinity there spoils nothing.
 
     Under autocast weight, bias and dense are cast to autocast's dtype first, as for ``F.conv2d``; sums stay in
-    float32. On a device where ids are checked by torch (any but the CPU) the check waits for the device.
+    float32. On CUDA the check of the ids waits for the device; ``ignore_out_of_range=True`` waits for nothing. While a
+    CUDA graph is captured native code checks nothing, and an id out of range contributes nothing.
 
     Raises:
         TypeError: labels that are not integers, an argument of the wrong type, or a dtype that is not supported.
@@ -285,17 +286,34 @@ def _native_forward(
     acc, classes = statistics_dtype(weight.dtype), _classes(weight, dense)
     used_weight, used_dense = weight.to(acc), None if dense is None else dense.to(acc)
     used_bias = None if bias is None else bias.to(acc).contiguous()
+    place = _native.place(labels)
+    sizes, window = (classes, weight.shape[1] - classes, weight.shape[0]), (*weight.shape[2:], *stride, *padding)
+    codes = (_PAD_CODES[pad_mode], _native.DTYPE_CODES[y.dtype])
+    scratch = _scratch("forward", place, y, labels.shape, sizes, window, *codes)
+    on_device = labels.new_empty((), dtype=torch.int64) if place[0] >= 0 and not ignore_out_of_range else None
     status, bad_label = _native.C.label_conv2d_forward(
         labels.data_ptr(), _native.address(used_dense), used_weight.data_ptr(), _native.address(used_bias),
-        y.data_ptr(), labels.shape, labels.stride(), _stride_of(used_dense), used_weight.stride(),
-        (classes, weight.shape[1] - classes, weight.shape[0]), (*weight.shape[2:], *stride, *padding),
-        _PAD_CODES[pad_mode], _native.DTYPE_CODES[y.dtype], _LABEL_CODES[labels.dtype],
-        reference.layout_of(weight, dense) == torch.channels_last, ignore_out_of_range,
+        y.data_ptr(), _native.address(on_device), _native.address(scratch),
+        labels.shape, labels.stride(), _stride_of(used_dense), used_weight.stride(),
+        sizes, window, *codes, _LABEL_CODES[labels.dtype],
+        reference.layout_of(weight, dense) == torch.channels_last, ignore_out_of_range, *place,
     )  # fmt: skip
+    if on_device is not None and not status and not _is_capturing(labels):
+        bad_label = int(on_device)
     if bad_label >= 0:
         _refuse_label(labels, classes, bad_label)
     _native.raise_for_status(status, "label_conv2d_forward", f"labels of shape {tuple(labels.shape)}")
     return y
+
+
+def _scratch(call: str, place: tuple[int, int], x: Tensor, *shape: Any) -> Tensor | None:
+    """Memory for what the kernels of a native call prepare on a CUDA device."""
+    return _native.scratch(x, getattr(_native.C, f"label_conv2d_{call}_scratch")(*shape)) if place[0] >= 0 else None
+
+
+def _is_capturing(x: Tensor) -> bool:
+    """Whether a CUDA graph records what happens to ``x``: then nobody may wait for the device."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def _native_backward(
@@ -314,14 +332,16 @@ def _native_backward(
     acc, classes = statistics_dtype(weight.dtype), _classes(weight, dense)
     sizes = (classes, weight.shape[1] - classes, weight.shape[0])
     window, codes = (*weight.shape[2:], *stride, *padding), (_PAD_CODES[pad_mode], _native.DTYPE_CODES[grad_y.dtype])
+    place, shape = _native.place(labels), (labels.shape, sizes, window, *codes)
     if grad_weight.numel():
         used_dense = None if dense is None else dense.to(acc)
         into_weight, into_bias = _accumulator(grad_weight, acc), _accumulator(grad_bias, acc)
+        scratch = _scratch("backward", place, grad_y, *shape)
         status = _native.C.label_conv2d_backward(
             labels.data_ptr(), _native.address(used_dense), grad_y.data_ptr(), into_weight.data_ptr(),
-            into_bias.data_ptr() if grad_bias.numel() else 0,
+            into_bias.data_ptr() if grad_bias.numel() else 0, _native.address(scratch),
             labels.shape, labels.stride(), _stride_of(used_dense), grad_y.stride(), into_weight.stride(),
-            sizes, window, *codes, _LABEL_CODES[labels.dtype],
+            sizes, window, *codes, _LABEL_CODES[labels.dtype], *place,
         )  # fmt: skip
         _native.raise_for_status(status, "label_conv2d_backward", f"labels of shape {tuple(labels.shape)}")
         if into_weight is not grad_weight:
@@ -332,10 +352,11 @@ def _native_backward(
         grad_bias.copy_(grad_y.sum((0, 2, 3), dtype=acc))
     if grad_dense.numel():
         used_weight = weight.to(acc)
+        scratch = _scratch("dense_gradient", place, grad_y, *shape)
         status = _native.C.label_conv2d_dense_gradient(
-            grad_y.data_ptr(), used_weight.data_ptr(), grad_dense.data_ptr(),
+            grad_y.data_ptr(), used_weight.data_ptr(), grad_dense.data_ptr(), _native.address(scratch),
             grad_dense.shape, grad_y.stride(), used_weight.stride(), sizes, window, *codes,
-            memory_format_of(grad_dense) == torch.channels_last,
+            memory_format_of(grad_dense) == torch.channels_last, *place,
         )  # fmt: skip
         _native.raise_for_status(status, "label_conv2d_dense_gradient", f"dense of shape {tuple(grad_dense.shape)}")
 

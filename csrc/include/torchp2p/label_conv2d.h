@@ -65,6 +65,7 @@ struct LabelConv2dForward {
   bool channels_last;
   bool ignore_out_of_range;  // an id outside 0..classes-1 adds nothing, rather than being an error
   std::int64_t* bad_label;   // written: n * H * W + y * W + x of the first such id that is an error, or -1
+  void* scratch;             // of label_conv2d_forward_scratch_cuda(shape) bytes; null on the CPU
 };
 
 // Gradients of weight and bias. An id out of range adds nothing here: the forward has refused it where it must.
@@ -74,6 +75,7 @@ struct LabelConv2dBackward {
   const void* grad_y;
   void* grad_weight;
   void* grad_bias;  // (O,) or null
+  void* scratch;    // of label_conv2d_backward_scratch_cuda(shape) bytes; null on the CPU
   Strides grad_y_stride, grad_weight_stride;
 };
 
@@ -83,6 +85,7 @@ struct LabelConv2dDenseGradient {
   const void* grad_y;
   const void* weight;
   void* grad_dense;  // (N, D, H, W), type of y, dense, NHWC if channels_last
+  void* scratch;     // of label_conv2d_dense_gradient_scratch_cuda(shape) bytes; null on the CPU
   Strides grad_y_stride, weight_stride;
   bool channels_last;
 };
@@ -91,5 +94,14 @@ struct LabelConv2dDenseGradient {
 Status label_conv2d_forward_cpu(const LabelConv2dForward& params);
 Status label_conv2d_backward_cpu(const LabelConv2dBackward& params);
 Status label_conv2d_dense_gradient_cpu(const LabelConv2dDenseGradient& params);
+
+// On a device bad_label is an address there, or null: nobody looks. y is written in any case, and an id out of range
+// has added nothing to it: who wants to know must wait for the stream and read.
+Status label_conv2d_forward_cuda(const LabelConv2dForward& params, int device, void* stream);
+Status label_conv2d_backward_cuda(const LabelConv2dBackward& params, int device, void* stream);
+Status label_conv2d_dense_gradient_cuda(const LabelConv2dDenseGradient& params, int device, void* stream);
+std::int64_t label_conv2d_forward_scratch_cuda(const LabelConv2dShape& shape);
+std::int64_t label_conv2d_backward_scratch_cuda(const LabelConv2dShape& shape);
+std::int64_t label_conv2d_dense_gradient_scratch_cuda(const LabelConv2dShape& shape);
 
 }  // namespace torchp2p
