@@ -251,7 +251,7 @@ template <class T> Status pool(const InstanceAvgPoolParams& p, void* stream) {
 
 // Scratch memory is for so many samples; the others take their turn in it.
 std::int64_t samples_at_once(const InstanceAvgPoolParams& p) {
-  constexpr std::int64_t kPixels = std::int64_t{1} << 21;
+  constexpr std::int64_t kPixels = std::int64_t{1} << 19;
   const std::int64_t samples = kPixels / (p.h * p.w);
   return samples < 1 ? 1 : samples < p.n ? samples : p.n;
 }
