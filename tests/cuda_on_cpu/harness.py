@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import importlib.machinery
 import importlib.util
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -93,7 +94,7 @@ class Native:
 
     def __init__(self, module: ModuleType, grid: Grid) -> None:
         self.module, self.grid = module, grid
-        self.spans: dict[int, int] = {}
+        self.noted: list[tuple[weakref.ref[torch.Tensor], int, int]] = []
         self.scratch: set[int] = set()
 
     def note(self, tensor: torch.Tensor, address: int) -> None:
@@ -101,7 +102,16 @@ class Native:
         last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
         bytes_there = (last + 1) * tensor.element_size() if tensor.numel() else 0
         if bytes_there:
-            self.spans[address] = max(bytes_there, self.spans.get(address, 0))
+            self.noted.append((weakref.ref(tensor), address, bytes_there))
+
+    def take_spans(self) -> dict[int, int]:
+        """The bytes at each address noted since the last call, of the tensors that are still there."""
+        spans: dict[int, int] = {}
+        for tensor, address, size in self.noted:
+            if tensor() is not None:
+                spans[address] = max(size, spans.get(address, 0))
+        self.noted.clear()
+        return spans
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self.module, name)
@@ -109,8 +119,7 @@ class Native:
             return function
 
         def run(*args: Any) -> Any:
-            spans, scratch = dict(self.spans), set(self.scratch)
-            self.spans.clear()
+            spans, scratch = self.take_spans(), set(self.scratch)
             self.scratch.clear()
             used = {address: size for address, size in spans.items() if _holds(args, address)}
             return self.grid.run(lambda where: function(*_translated(args, where)), used, scratch)

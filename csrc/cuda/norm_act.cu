@@ -1,0 +1,180 @@
+// norm_act on CUDA: which kernels run, on which grids.
+//
+// A contiguous unit (what shares statistics) that fits in a block's shared memory is read once and written once. Else,
+// forward: partial moments of every chunk (reads x), their merge, then the result (reads x again, from the second-level
+// cache where it fits; writes y). Backward: partial sums (reads grad_y, x, residual), their merge, then the gradients
+// (reads them again, writes grad_x and grad_residual). Sums that nothing needs are left out.
+#include "torchp2p/norm_act.h"
+
+#include "launch.h"
+#include "norm_act_finish.h"
+#include "norm_act_pixels.h"
+#include "norm_act_planes.h"
+
+namespace torchp2p {
+namespace {
+
+// What the kernels index with an int, and what Python should have refused.
+bool valid(const NormActShape& s) {
+  const bool sizes = s.n > 0 && s.c > 0 && s.h > 0 && s.w > 0 && s.pad >= 0;
+  const bool groups = s.stat_groups > 0 && s.n % s.stat_groups == 0;
+  return sizes && groups && s.n < INT32_MAX && s.c < INT32_MAX && (s.h + 2 * s.pad) * (s.w + 2 * s.pad) < INT32_MAX / 2;
+}
+
+bool empty(const NormActShape& s) { return s.n == 0 || s.c == 0 || s.h == 0 || s.w == 0; }
+
+unsigned at_most(std::int64_t count, std::int64_t most) { return unsigned(count < most ? count : most); }
+unsigned blocks_of(std::int64_t count, std::int64_t size) { return unsigned((count + size - 1) / size); }
+
+// Blocks that stride over pieces, a warp each: as many as the device holds at once.
+Grid piece_grid(const Pieces& pieces, const Limits& limits) {
+  const std::int64_t held = std::int64_t(limits.multiprocessors) * (limits.threads_per_multiprocessor / kThreads);
+  return {at_most(blocks_of(pieces.count, kThreads / kWarp), held), kThreads};
+}
+
+// The grid of the channels_last kernels that write: (runs of pixels, samples, blocks of channels).
+template <class T> Grid pixel_grid(const NormActShape& s, const Plan& plan, std::int64_t pixels) {
+  return {{blocks_of(pixels, pixels_of_block(plan)), at_most(s.n, 65535), unsigned(plan.channel_blocks(kPack<T>))},
+          kThreads};
+}
+
+// The grid of the channels_last kernels that sum, with room for one Sum a thread and channel.
+template <class T, class Sum> Grid pixel_sum_grid(const Plan& plan) {
+  return {{unsigned(plan.chunks), unsigned(plan.groups), unsigned(plan.channel_blocks(kPack<T>))},
+          kThreads,
+          sizeof(Sum) * kThreads * kPack<T>};
+}
+
+Grid plane_sum_grid(const Plan& plan) { return {unsigned(plan.units() * plan.chunks), kThreads}; }
+
+Grid finish_grid(const Plan& plan, std::int64_t groups) {
+  return {{blocks_of(plan.channels, kFinishChannels), at_most(groups, 65535)}, {kFinishChannels, kFinishLanes}};
+}
+
+// --- units in one piece ----------------------------------------------------------------------------------------------
+
+// As many threads as have a pack each, up to a whole block.
+unsigned unit_threads(const Plan& plan, int pack) {
+  unsigned threads = kWarp;
+  while (threads < kThreads && std::int64_t(threads) * pack < std::int64_t(plan.pixels) * plan.samples) threads *= 2;
+  return threads;
+}
+
+// Whether a block each for the units keeps the device busy: many units, or so small ones that cutting them costs more.
+bool in_one_piece(const NormActShape& s, const Plan& plan) {
+  constexpr std::int64_t kMany = 128, kSmall = 8192, kLarge = 131072;
+  const std::int64_t values = std::int64_t(plan.pixels) * plan.samples;
+  return !s.channels_last && (values <= kSmall || (values <= kLarge && plan.units() >= kMany));
+}
+
+template <class T> bool fits(const Plan& plan, std::size_t shared_memory, std::size_t& bytes) {
+  bytes = std::size_t(plan.samples) * copy_step<T>(plan.pixels) * sizeof(T);
+  constexpr std::size_t kReduction = 2048;  // of static shared memory beside it
+  return bytes + kReduction <= shared_memory;
+}
+
+// --- units in chunks -------------------------------------------------------------------------------------------------
+
+template <class T> Status take_statistics(const NormActForward& p, const Plan& plan, void* stream) {
+  using A = Accumulator<T>;
+  const Scratch scratch(p.scratch, plan);
+  const Status status = p.shape.channels_last
+                            ? launch("norm_act_pixel_moments", norm_act_pixel_moments<T>,
+                                     pixel_sum_grid<T, Moments<double>>(plan), stream, p, plan, scratch.moments)
+                            : launch("norm_act_plane_moments", norm_act_plane_moments<T>, plane_sum_grid(plan), stream,
+                                     p, plan, scratch.moments);
+  if (status != Status::kOk) return status;
+  return launch("norm_act_finish_moments", norm_act_finish_moments<A>, finish_grid(plan, plan.groups), stream, plan,
+                scratch.moments, static_cast<A*>(p.mean), static_cast<A*>(p.var));
+}
+
+template <class T> Status forward(const NormActForward& p, void* stream) {
+  const NormActShape& s = p.shape;
+  const Plan plan = Plan::of(s);
+  Limits limits;
+  Status status = read_limits(limits);
+  if (status != Status::kOk) return status;
+  std::size_t bytes = 0;
+  const bool taken = s.statistics == Statistics::kTaken;
+  if (taken && in_one_piece(s, plan) && fits<T>(plan, limits.shared_per_block, bytes)) {
+    return launch("norm_act_unit_forward", norm_act_unit_forward<T>,
+                  {unsigned(plan.units()), unit_threads(plan, kPack<T>), bytes}, stream, p, plan);
+  }
+  if (taken) {
+    status = take_statistics<T>(p, plan, stream);
+    if (status != Status::kOk) return status;
+  }
+  const std::int64_t pixels = (s.h + 2 * s.pad) * (s.w + 2 * s.pad);
+  if (s.channels_last) {
+    return launch("norm_act_pixel_forward", norm_act_pixel_forward<T>, pixel_grid<T>(s, plan, pixels), stream, p, plan);
+  }
+  const Pieces pieces = Pieces::of(s.n * s.c, pixels);
+  return launch("norm_act_plane_forward", norm_act_plane_forward<T>, piece_grid(pieces, limits), stream, p, pieces);
+}
+
+template <class T> Status finish_sums(const NormActBackward& p, const Plan& plan, void* stream) {
+  using A = Accumulator<T>;
+  const Scratch scratch(p.scratch, plan);
+  return launch("norm_act_finish_sums", norm_act_finish_sums<A>, finish_grid(plan, 1), stream, plan, scratch.sums,
+                scratch.unit_means, static_cast<A*>(p.grad_weight), static_cast<A*>(p.grad_bias));
+}
+
+template <class T> Status sum_gradients(const NormActBackward& p, const Plan& plan, void* stream) {
+  GradientSums* const sums = Scratch(p.scratch, plan).sums;
+  const Status status = p.shape.channels_last ? launch("norm_act_pixel_sums", norm_act_pixel_sums<T>,
+                                                       pixel_sum_grid<T, GradientSums>(plan), stream, p, plan, sums)
+                                              : launch("norm_act_plane_sums", norm_act_plane_sums<T>,
+                                                       plane_sum_grid(plan), stream, p, plan, sums);
+  return status == Status::kOk ? finish_sums<T>(p, plan, stream) : status;
+}
+
+template <class T> Status unit_backward(const NormActBackward& p, const Plan& plan, void* stream) {
+  const Status status =
+      launch("norm_act_unit_backward", norm_act_unit_backward<T>,
+             {unsigned(plan.units()), unit_threads(plan, kPack<T>)}, stream, p, plan, Scratch(p.scratch, plan).sums);
+  const bool affine = p.grad_weight || p.grad_bias;
+  return status == Status::kOk && affine ? finish_sums<T>(p, plan, stream) : status;
+}
+
+template <class T> Status backward(const NormActBackward& p, void* stream) {
+  const NormActShape& s = p.shape;
+  const Plan plan = Plan::of(s);
+  const bool moves = s.statistics == Statistics::kOwn;  // the statistics, with x
+  if (moves && in_one_piece(s, plan)) return unit_backward<T>(p, plan.in_one_piece(), stream);
+  Limits limits;
+  Status status = read_limits(limits);
+  if (status == Status::kOk && (moves || p.grad_weight || p.grad_bias)) status = sum_gradients<T>(p, plan, stream);
+  if (status != Status::kOk) return status;
+  const GradientSums* unit_means = moves ? Scratch(p.scratch, plan).unit_means : nullptr;
+  if (s.channels_last) {
+    return launch("norm_act_pixel_backward", norm_act_pixel_backward<T>, pixel_grid<T>(s, plan, plan.pixels), stream, p,
+                  plan, unit_means);
+  }
+  const Pieces pieces = Pieces::of(s.n * s.c, plan.pixels);
+  return launch("norm_act_plane_backward", norm_act_plane_backward<T>, piece_grid(pieces, limits), stream, p, pieces,
+                unit_means);
+}
+
+}  // namespace
+
+Status norm_act_forward_cuda(const NormActForward& p, int device, void* stream) {
+  if (empty(p.shape)) return Status::kOk;
+  if (!valid(p.shape)) return Status::kBadArgument;
+  return on_device(device, [&] {
+    return with_type(p.shape.dtype, [&](auto type) { return forward<typename decltype(type)::type>(p, stream); });
+  });
+}
+
+Status norm_act_backward_cuda(const NormActBackward& p, int device, void* stream) {
+  if (empty(p.shape)) return Status::kOk;
+  if (!valid(p.shape)) return Status::kBadArgument;
+  return on_device(device, [&] {
+    return with_type(p.shape.dtype, [&](auto type) { return backward<typename decltype(type)::type>(p, stream); });
+  });
+}
+
+std::int64_t norm_act_scratch_cuda(const NormActShape& shape) {
+  return empty(shape) || !valid(shape) ? 0 : Scratch::bytes(Plan::of(shape));
+}
+
+}  // namespace torchp2p
