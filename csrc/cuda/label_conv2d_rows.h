@@ -2,6 +2,8 @@
 // begins at each, dense channels beside them; and the sizes of a call as kernels use them.
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 
 #include "border.h"
