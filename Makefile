@@ -42,7 +42,7 @@ lint: setup  ## style and types, Python and C++
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(CSRC)
+	$(BIN)/clang-format --dry-run --Werror $(filter-out %.cmake,$(CSRC)) $(shell find tests/cuda_on_cpu -name '*.cpp' -o -name '*.h')
 
 bench: setup  ## all benchmarks, rows into benchmarks/results; BENCH_FLAGS=--quick for a glance, --large for 2048x1024
 	set -e; for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench $(BENCH_FLAGS); done
@@ -54,7 +54,7 @@ wheel: setup  ## a wheel in dist/
 # libstdc++ beside it, because it is there that the sanitizer looks for what throws exceptions; torch's own compiler
 # makes nothing of ours, so what runs through it is left out.
 sanitize: setup  ## the op tests with the kernels under AddressSanitizer and UndefinedBehaviorSanitizer
-	TORCHP2P_SANITIZE=ON $(BIN)/python setup.py --quiet build --build-base $(SANITIZE) --build-lib $(SANITIZE)/site
+	TORCHP2P_SANITIZE=ON TORCHP2P_CUDA=OFF $(BIN)/python setup.py --quiet build --build-base $(SANITIZE) --build-lib $(SANITIZE)/site
 	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$(foreach library,libasan.so libstdc++.so,$$($(CXX) -print-file-name=$(library)))" \
 		$(BIN)/pytest -o pythonpath=$(SANITIZE)/site -k 'not compile' $(OP_TESTS)
 

@@ -2,6 +2,8 @@
 
 TORCHP2P_NATIVE=AUTO (default) builds the compiled module and installs without it, saying so, when the build
 fails; ON makes a failure an error; OFF does not try. Without it every op runs on its PyTorch fallback.
+TORCHP2P_CUDA=AUTO (default), ON or OFF decides likewise about the CUDA kernels in it, which need nvcc and no GPU;
+TORCHP2P_CUDA_ARCHS="80;90" says for which architectures (default: those of the machine's GPUs, else these two).
 TORCHP2P_SANITIZE=ON builds it with AddressSanitizer and UndefinedBehaviorSanitizer (`make sanitize`).
 """
 
@@ -69,6 +71,8 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target}",
             f"-DTORCHP2P_SANITIZE={os.environ.get('TORCHP2P_SANITIZE', 'OFF')}",
+            f"-DTORCHP2P_CUDA={os.environ.get('TORCHP2P_CUDA', 'AUTO').upper()}",
+            f"-DTORCHP2P_CUDA_ARCHS={os.environ.get('TORCHP2P_CUDA_ARCHS', '')}",
         ]  # fmt: skip
         subprocess.run(configure, check=True)
         subprocess.run([cmake, "--build", str(work)], check=True)

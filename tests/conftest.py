@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -26,20 +27,21 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """``backend`` takes every backend of an op, ``kernel`` those with code of their own.
 
-    The test module names its op in ``OP``. On the CPU the CUDA kernels are one more: ``cuda_on_cpu``.
+    The test module names its op in ``OP``. On the CPU the CUDA kernels are one more, ``cuda_on_cpu``, where the module
+    says ``ON_THE_GRID = True``: it tests what kernels compute, on tensors that are small enough.
     """
     device = metafunc.config.getoption("--device")
     if "backend" in metafunc.fixturenames:
         names = backends_on(device, metafunc.module.OP)
-        metafunc.parametrize("backend", [*names, *_cuda_on_cpu(device, metafunc.module.OP)], indirect=True)
+        metafunc.parametrize("backend", [*names, *_cuda_on_cpu(device, metafunc.module)], indirect=True)
     if "kernel" in metafunc.fixturenames:
         names = [name for name in backends_on(device, metafunc.module.OP) if name != "reference"]
-        metafunc.parametrize("kernel", [*names, *_cuda_on_cpu(device, metafunc.module.OP)], indirect=True)
+        metafunc.parametrize("kernel", [*names, *_cuda_on_cpu(device, metafunc.module)], indirect=True)
 
 
-def _cuda_on_cpu(device: str, op: str) -> list[object]:
-    """The extra value that an op with a CUDA kernel has where its tests run on the CPU."""
-    if device != "cpu" or not (REPOSITORY / f"csrc/cuda/{op}.cu").is_file():
+def _cuda_on_cpu(device: str, module: ModuleType) -> list[object]:
+    """The extra value of modules that ask for it, where their tests run on the CPU."""
+    if device != "cpu" or not getattr(module, "ON_THE_GRID", False):
         return []
     reason = build.unavailable()
     return [pytest.param("cuda_on_cpu", marks=pytest.mark.skip(reason=reason) if reason else ())]

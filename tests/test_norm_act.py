@@ -36,6 +36,7 @@ from torchp2p.ops import norm_act
 from torchp2p.reference import norm_act as reference
 
 OP = "norm_act"
+ON_THE_GRID = True
 CPU = torch.device("cpu")
 
 

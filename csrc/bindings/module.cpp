@@ -14,7 +14,7 @@ PYBIND11_MODULE(_C, module) {
   module.def("cuda_error", &torchp2p::cuda_error, "What the last CUDA error of this thread was about.");
   module.def("cuda_unavailable", &torchp2p::cuda_unavailable,
              "Why kernels cannot run on the device; empty if they can.");
-  module.def("cuda_architectures", &torchp2p::cuda_architectures, "The architectures compiled for, as in 80;90.");
+  module.def("cuda_architectures", &torchp2p::cuda_architectures, "The architectures compiled for, as in 80 90.");
 #endif
   torchp2p::bind_norm_act(module);
   torchp2p::bind_gan_loss(module);

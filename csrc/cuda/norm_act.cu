@@ -35,14 +35,14 @@ Grid piece_grid(const Pieces& pieces, const Limits& limits) {
 // The grid of the channels_last kernels that write: (runs of pixels, samples, blocks of channels).
 template <class T> Grid pixel_grid(const NormActShape& s, const Plan& plan, std::int64_t pixels) {
   return {{blocks_of(pixels, pixels_of_block(plan)), at_most(s.n, 65535), unsigned(plan.channel_blocks(kPack<T>))},
-          kThreads};
+          kPixelThreads};
 }
 
 // The grid of the channels_last kernels that sum, with room for one Sum a thread and channel.
 template <class T, class Sum> Grid pixel_sum_grid(const Plan& plan) {
   return {{unsigned(plan.chunks), unsigned(plan.groups), unsigned(plan.channel_blocks(kPack<T>))},
-          kThreads,
-          sizeof(Sum) * kThreads * kPack<T>};
+          kPixelThreads,
+          sizeof(Sum) * kPixelThreads * kPack<T>};
 }
 
 Grid plane_sum_grid(const Plan& plan) { return {unsigned(plan.units() * plan.chunks), kThreads}; }

@@ -91,7 +91,8 @@ template <class A> struct RunningMoments {
     }
     if (batch.share == 1) mean = double(centre);  // the first: far from the 0 that mean starts at
     const A distance = A(double(centre) - mean) + off * batch.inverse;
-    m2 += (squares - off * off * batch.inverse) + distance * distance * batch.weight;
+    const A spread = squares - off * off * batch.inverse;  // which rounding may leave below 0
+    m2 += (spread < 0 ? A(0) : spread) + distance * distance * batch.weight;
     mean += double(distance * batch.share);
   }
 };

@@ -13,7 +13,8 @@ template <class T> struct Channels {
   __device__ bool whole() const { return count == kPack<T>; }
 };
 
-constexpr int kPixelsInFlight = 2;  // that a thread loads before it uses the first
+constexpr int kPixelBlocksHeld = 3;  // at least, on a multiprocessor: a thread needs registers for many coefficients
+constexpr int kPixelsInFlight = 2;   // that a thread loads before it uses the first
 
 // One sample of a tensor with any strides, from a thread's first channel on.
 template <class T> struct Sample {
@@ -96,13 +97,13 @@ inline __device__ void merge_rows(const Plan& plan, const Place<T>& place, Sum (
     __syncthreads();
     if (place.row >= half && place.row < 2 * half) {
 #pragma unroll
-      for (int i = 0; i < kPack<T>; ++i) parts[i * kThreads + threadIdx.x] = mine[i];
+      for (int i = 0; i < kPack<T>; ++i) parts[i * kPixelThreads + threadIdx.x] = mine[i];
     }
     __syncthreads();
     if (place.row < half) {
 #pragma unroll
       for (int i = 0; i < kPack<T>; ++i)
-        mine[i] = merge(mine[i], parts[i * kThreads + threadIdx.x + half * plan.lanes]);
+        mine[i] = merge(mine[i], parts[i * kPixelThreads + threadIdx.x + half * plan.lanes]);
     }
   }
 }
@@ -110,10 +111,10 @@ inline __device__ void merge_rows(const Plan& plan, const Place<T>& place, Sum (
 // Moments of every chunk of every channel of every group. Reads x once, writes one partial a chunk and channel.
 // Grid: (chunks, groups, blocks of channels); rows of the block stride over the pixels of the chunk, kInRow at a time.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
     norm_act_pixel_moments(NormActForward p, Plan plan, Moments<double>* partials) {
   using A = Accumulator<T>;
-  constexpr int kInRow = 8;  // pixels that a thread loads before it uses the first
+  constexpr int kInRow = 6;  // pixels that a thread loads before it uses the first
   TORCHP2P_DYNAMIC_SHARED(Moments<double>, parts);
   const Place<T> place(plan, int(blockIdx.z));
   const int group = int(blockIdx.y), width = int(p.shape.w), count = place.mine.count;
@@ -186,7 +187,8 @@ template <class T> struct PixelGradient {
 // Sums of g' and g' * xhat of every chunk of every channel of every group. Reads grad_y, x and residual once, writes
 // one partial a chunk and channel. Grid: as for the moments.
 template <class T>
-__global__ void __launch_bounds__(kThreads) norm_act_pixel_sums(NormActBackward p, Plan plan, GradientSums* partials) {
+__global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
+    norm_act_pixel_sums(NormActBackward p, Plan plan, GradientSums* partials) {
   using A = Accumulator<T>;
   TORCHP2P_DYNAMIC_SHARED(GradientSums, parts);
   const Place<T> place(plan, int(blockIdx.z));
@@ -222,7 +224,8 @@ inline __host__ __device__ int pixels_of_block(const Plan& plan) { return 8 * pl
 
 // The result, its border with it. Reads x and residual once (but for the border), writes y once.
 // Grid: (runs of pixels of the padded image, samples, blocks of channels).
-template <class T> __global__ void __launch_bounds__(kThreads) norm_act_pixel_forward(NormActForward p, Plan plan) {
+template <class T> __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
+    norm_act_pixel_forward(NormActForward p, Plan plan) {
   using A = Accumulator<T>;
   const NormActShape& s = p.shape;
   const Place<T> place(plan, int(blockIdx.z));
@@ -268,7 +271,7 @@ template <class T> __global__ void __launch_bounds__(kThreads) norm_act_pixel_fo
 // The gradients of x and residual. Reads grad_y, x and residual once, writes grad_x and grad_residual once.
 // Grid: (runs of pixels, samples, blocks of channels).
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
     norm_act_pixel_backward(NormActBackward p, Plan plan, const GradientSums* unit_means) {
   using A = Accumulator<T>;
   const NormActShape& s = p.shape;

@@ -10,7 +10,8 @@
 
 namespace torchp2p {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256;       // in a block of the kernels that take planes
+constexpr int kPixelThreads = 128;  // of those that take pixels
 
 struct Plan {
   int channels, groups, samples;  // samples in each group
@@ -29,7 +30,7 @@ struct Plan {
     const int pack = s.dtype == DType::kFloat64 ? 2 : s.dtype == DType::kFloat32 ? 4 : 8;
     plan.lanes = 1;
     while (plan.lanes < kWarp && plan.lanes * pack < plan.channels) plan.lanes *= 2;
-    plan.rows = kThreads / plan.lanes;
+    plan.rows = kPixelThreads / plan.lanes;
     // Enough values for a block to be worth starting, few enough chunks to be finished at once.
     const std::int64_t least = s.channels_last ? 16 * plan.rows : 8192, most_chunks = 256;
     const std::int64_t shared = std::int64_t(plan.pixels) * plan.samples / most_chunks;

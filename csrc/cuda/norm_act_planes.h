@@ -6,7 +6,8 @@
 
 namespace torchp2p {
 
-constexpr int kInFlight = 4;  // packs that a thread loads before it uses the first
+constexpr int kBlocksHeld = 2;  // at least, on a multiprocessor: leaves registers enough for not spilling any
+constexpr int kInFlight = 4;    // packs that a thread loads before it uses the first
 
 // The threads that work on a range together: a block or a warp.
 struct Team {
@@ -164,7 +165,7 @@ inline __device__ void write_gradient(const PlaneGradient<T>& gradient, const Gr
 // Moments of every chunk of every unit. Reads x once, writes one partial a chunk.
 // Grid: a block for each chunk of each unit.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksHeld)
     norm_act_plane_moments(NormActForward p, Plan plan, Moments<double>* partials) {
   using A = Accumulator<T>;
   const int unit = blockIdx.x / plan.chunks, index = blockIdx.x % plan.chunks;
@@ -184,7 +185,8 @@ __global__ void __launch_bounds__(kThreads)
 // Sums of g' and g' * xhat of every chunk of every unit. Reads grad_y, x and residual once, writes one partial a chunk.
 // Grid: as for the moments.
 template <class T>
-__global__ void __launch_bounds__(kThreads) norm_act_plane_sums(NormActBackward p, Plan plan, GradientSums* partials) {
+__global__ void __launch_bounds__(kThreads, kBlocksHeld)
+    norm_act_plane_sums(NormActBackward p, Plan plan, GradientSums* partials) {
   const int unit = blockIdx.x / plan.chunks, index = blockIdx.x % plan.chunks;
   const int group = unit / plan.channels, c = unit % plan.channels;
   const Plan::Chunk chunk = plan.chunk(group, index);
@@ -221,7 +223,8 @@ struct Pieces {
 
 // The result, its border with it. Reads x and residual once, writes y once.
 // Grid: as many blocks as the device holds at once; warps stride over the pieces of the padded planes.
-template <class T> __global__ void __launch_bounds__(kThreads) norm_act_plane_forward(NormActForward p, Pieces pieces) {
+template <class T> __global__ void __launch_bounds__(kThreads, kBlocksHeld)
+    norm_act_plane_forward(NormActForward p, Pieces pieces) {
   const int channels = int(p.shape.c), width = int(p.shape.w);
   for (int piece = pieces.first(); piece < pieces.count; piece += pieces.step()) {
     const int plane = pieces.plane(piece);
@@ -235,7 +238,7 @@ template <class T> __global__ void __launch_bounds__(kThreads) norm_act_plane_fo
 // The gradients of x and residual. Reads grad_y, x and residual once, writes grad_x and grad_residual once.
 // Grid: as for the result, over the pieces of the planes of x.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksHeld)
     norm_act_plane_backward(NormActBackward p, Pieces pieces, const GradientSums* unit_means) {
   const int channels = int(p.shape.c);
   for (int piece = pieces.first(); piece < pieces.count; piece += pieces.step()) {
@@ -256,7 +259,8 @@ template <class T> inline __host__ __device__ int copy_step(int pixels) {
 
 // Statistics and result of a unit that fits in shared memory. Reads x and residual once, writes y once, and 2 values.
 // Grid: a block for each unit, with shared memory for the copies of its samples.
-template <class T> __global__ void __launch_bounds__(kThreads) norm_act_unit_forward(NormActForward p, Plan plan) {
+template <class T> __global__ void __launch_bounds__(kThreads, kBlocksHeld)
+    norm_act_unit_forward(NormActForward p, Plan plan) {
   using A = Accumulator<T>;
   TORCHP2P_DYNAMIC_SHARED(T, copies);
   const int group = blockIdx.x / plan.channels, c = blockIdx.x % plan.channels, width = int(p.shape.w);
@@ -291,7 +295,8 @@ template <class T> __global__ void __launch_bounds__(kThreads) norm_act_unit_for
 // filled; writes grad_x and grad_residual once, and the sums where weight or bias want them.
 // Grid: a block for each unit.
 template <class T>
-__global__ void __launch_bounds__(kThreads) norm_act_unit_backward(NormActBackward p, Plan plan, GradientSums* sums) {
+__global__ void __launch_bounds__(kThreads, kBlocksHeld)
+    norm_act_unit_backward(NormActBackward p, Plan plan, GradientSums* sums) {
   const int group = blockIdx.x / plan.channels, c = blockIdx.x % plan.channels, first = group * plan.samples;
   GradientSums all{0, 0};
   for (int n = first; n < first + plan.samples; ++n) {

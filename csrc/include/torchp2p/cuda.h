@@ -13,7 +13,7 @@ const char* cuda_error();
 // Why the kernels of this build cannot run on the device; empty if they can. Starts the driver.
 const char* cuda_unavailable(int device);
 
-// The architectures that the kernels were compiled for, as in "80;90".
+// The architectures that the kernels were compiled for, as in "80 90".
 const char* cuda_architectures();
 
 }  // namespace torchp2p
