@@ -15,6 +15,7 @@ from torchp2p.ops import feature_matching_loss
 from torchp2p.reference.norm_act import statistics_dtype
 
 OP = "feature_matching_loss"
+ON_THE_GRID = True
 
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -51,6 +52,15 @@ def test_pairs_larger_than_the_cache_are_no_different(dtype, device):
     torch.testing.assert_close(loss.double(), exact, rtol=1e-6, atol=0)
     for found, wanted in zip(grads, exact_grads, strict=True):
         torch.testing.assert_close(found, wanted.to(dtype))
+
+
+def test_any_number_of_pairs_in_any_layout_is_one_loss(backend, device):
+    # Every second value in each of six dimensions: no two of them can be walked through as one.
+    fake, real = random_pairs([(3, 2 + i % 4, 5) for i in range(20)] + [(4,) * 6] * 14, torch.float32, device)
+    real[20:] = [torch.zeros((4,) * 6, device=device).copy_(r) for r in real[20:]]
+    halves = (slice(None, None, 2),) * 6
+    fake[20:], real[20:] = [f[halves] for f in fake[20:]], [r[halves] for r in real[20:]]
+    assert_exact(fake, real, [1.0 + i % 3 for i in range(34)], backend)
 
 
 def test_no_weights_are_weights_of_one(backend, device):

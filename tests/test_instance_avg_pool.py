@@ -15,6 +15,7 @@ from torchp2p.ops import instance_avg_pool
 from torchp2p.reference.norm_act import statistics_dtype
 
 OP = "instance_avg_pool"
+ON_THE_GRID = True
 ID_DTYPES = (
     torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64,
 )  # fmt: skip
@@ -244,6 +245,24 @@ def test_a_nan_or_infinity_stays_within_its_sample_channel_and_id(bad, layout, b
     reached[1, 2] = ids[1, 0] == ids[1, 0, 3, 4]
     assert torch.equal(found[~reached], clean[~reached])
     torch.testing.assert_close(found[reached], torch.full_like(found[reached], bad), equal_nan=True)
+
+
+def test_infinities_of_both_signs_make_a_nan_of_the_mean_they_meet_in(backend, device):
+    ids = torch.tensor([1, 2, 1, 3], device=device).view(1, 1, 1, 4)
+    x = torch.tensor([float("inf"), 5.0, -float("inf"), 7.0], device=device).view(1, 1, 1, 4)
+    found = instance_avg_pool(x, ids, backend=backend).flatten().tolist()
+    assert [str(value) for value in found] == ["nan", "5.0", "nan", "7.0"]
+
+
+@every_dtype
+def test_an_instance_of_tiny_values_keeps_its_digits_beside_one_of_huge_values(dtype, backend, device):
+    ids = patches((1, 1, 20, 30), device, values=2, size=3)
+    size = torch.finfo(dtype).max ** 0.4
+    x = torch.rand(1, 2, 20, 30, device=device, dtype=torch.float64) + 0.5
+    x = torch.where(ids == 0, x * size, x / size).to(dtype)
+    found, exact = instance_avg_pool(x, ids, backend=backend), definition(x.double(), ids)
+    # In float64 the definition rounds as often as we do.
+    assert ulps_from(found, exact).max() <= (16 if dtype == torch.float64 else 0.55)
 
 
 # --- real maps -------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from torchp2p.nn import InstanceEdges
 from torchp2p.ops import BackendUnavailableError, instance_edges
 
 OP = "instance_edges"
+ON_THE_GRID = True
 ID_DTYPES = (
     torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.uint64, torch.int64,
 )  # fmt: skip

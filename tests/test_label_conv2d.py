@@ -16,6 +16,7 @@ from torchp2p.ops import label_conv2d
 from torchp2p.reference import label_conv2d as reference
 
 OP = "label_conv2d"
+ON_THE_GRID = True
 CPU = torch.device("cpu")
 
 GENERATOR = Case((7, 7), (1, 1), (3, 3), "reflect", classes=35, dense=1, out=64)

@@ -73,7 +73,7 @@ __device__ void sum_runs(const LaneValues<T>& mine, const LaneRuns& runs, const 
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) find_runs_kernel(InstanceAvgPoolParams p, Plan plan, RunTable table) {
+__global__ void __launch_bounds__(kThreads, 3) find_runs_kernel(InstanceAvgPoolParams p, Plan plan, RunTable table) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const std::int64_t strip = blockIdx.x * std::int64_t{kStrips} + warp;
   const bool there = strip < plan.strips;  // every warp comes to the barriers

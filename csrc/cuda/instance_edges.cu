@@ -2,8 +2,9 @@
 //
 // Computes: edges[n, y, x] = 1 where the id at (y, x) is not that of all of its neighbours in the image.
 // Memory:   reads every id once, those above and below a band again (from L2); writes every edge once.
-// Parallel: a thread goes down kRows rows of a few pixels side by side, with the rows above and below in registers. The
-//           two ids beyond the ends come from L1, where the neighbours have loaded them.
+// Parallel: a thread takes kRows rows of a few pixels side by side; all its rows, and those above and below, are on
+// their
+//           way before the first is looked at. The ids beyond its ends come from L1, where its neighbours load them.
 #include "launch.h"
 #include "row.h"
 #include "torchp2p/instance_edges.h"
@@ -12,7 +13,7 @@ namespace torchp2p {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kRows = 8;
+constexpr int kRows = 4;
 // Pixels of a thread: 16 bytes of ids, but no less than 4 pixels and no more than 8.
 template <class I> constexpr int kWidth = sizeof(I) < 4 ? 8 : 4;
 
@@ -21,14 +22,39 @@ struct Plan {
   bool wide_ids, wide_edges;            // whether whole rows of a thread may be loaded and stored at once
 };
 
-// The ids of a thread in one row; beyond the end of the image the last one is repeated.
-template <class I> __device__ Row<I, kWidth<I>> ids_at(const I* row, std::int64_t stride, int count, bool wide) {
-  if (wide && count == kWidth<I>) return load_row<I, kWidth<I>>(row);
-  Row<I, kWidth<I>> ids;
+// The ids of a thread in one row, as they lie in memory: small ones share a register.
+template <class I> struct Ids {
+  static constexpr int kWords = kWidth<I> * int(sizeof(I)) / 4;
+  Row<unsigned, kWords> words;
+
+  // Beyond the end of the image the last id is repeated.
+  __device__ void load(const I* row, std::int64_t stride, int count, bool wide) {
+    if (wide && count == kWidth<I>) {
+      words = load_row<unsigned, kWords>(reinterpret_cast<const unsigned*>(row));
+      return;
+    }
 #pragma unroll
-  for (int i = 0; i < kWidth<I>; ++i) ids.values[i] = row[(i < count ? i : count - 1) * stride];
-  return ids;
-}
+    for (unsigned& word : words.values) word = 0;
+#pragma unroll
+    for (int i = 0; i < kWidth<I>; ++i) {
+      const I id = row[(i < count ? i : count - 1) * stride];
+      if constexpr (sizeof(I) == 8) {
+        words.values[2 * i] = unsigned(id);
+        words.values[2 * i + 1] = unsigned(id >> 32);
+      } else {
+        words.values[i / kPerWord] |= unsigned(id) << (i % kPerWord * 8 * int(sizeof(I)));
+      }
+    }
+  }
+
+  __device__ I operator[](int i) const {
+    if constexpr (sizeof(I) == 8) return words.values[2 * i] | I(words.values[2 * i + 1]) << 32;
+    return I(words.values[i / kPerWord] >> (i % kPerWord * 8 * int(sizeof(I))));
+  }
+
+ private:
+  static constexpr int kPerWord = sizeof(I) < 4 ? 4 / int(sizeof(I)) : 1;
+};
 
 template <class E, int kCount>
 __device__ void put_edges(void* edges, std::int64_t at, unsigned marks, E one, int count, bool wide) {
@@ -42,8 +68,7 @@ __device__ void put_edges(void* edges, std::int64_t at, unsigned marks, E one, i
     if (i < count) to[i] = row.values[i];
 }
 
-template <class I> __global__ void __launch_bounds__(kThreads, 2)
-    instance_edges_kernel(InstanceEdgesParams p, Plan plan) {
+template <class I> __global__ void __launch_bounds__(kThreads) instance_edges_kernel(InstanceEdgesParams p, Plan plan) {
   const std::int64_t thread = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
   if (thread >= plan.threads) return;
   const std::int64_t x = thread % plan.groups * kWidth<I>, band = thread / plan.groups % plan.bands;
@@ -51,33 +76,38 @@ template <class I> __global__ void __launch_bounds__(kThreads, 2)
   const int count = p.w - x < kWidth<I> ? int(p.w - x) : kWidth<I>;
   const Strides& stride = p.ids_stride;
   const I* const column = static_cast<const I*>(p.ids) + n * stride.n + x * stride.w;
-  const auto row_at = [&](std::int64_t y) { return ids_at<I>(column + y * stride.h, stride.w, count, plan.wide_ids); };
 
   const std::int64_t begin = band * kRows;
-  Row<I, kWidth<I>> row = row_at(begin), above = begin > 0 ? row_at(begin - 1) : row;
-#pragma unroll 2
-  for (std::int64_t y = begin; y < begin + kRows && y < p.h; ++y) {
-    const Row<I, kWidth<I>> below = y + 1 < p.h ? row_at(y + 1) : row;
-    const I* const ids = column + y * stride.h;
-    I left = x > 0 ? ids[-stride.w] : row.values[0];
-    const I beyond = x + kWidth<I> < p.w ? ids[kWidth<I> * stride.w] : row.values[kWidth<I> - 1];
+  Ids<I> rows[kRows + 2];  // from the one above the band to the one below; at the border of the image its own stand in
+#pragma unroll
+  for (int r = 0; r < kRows + 2; ++r) {
+    const std::int64_t y = begin + r - 1, inside = y < 0 ? 0 : y < p.h ? y : p.h - 1;
+    rows[r].load(column + inside * stride.h, stride.w, count, plan.wide_ids);
+  }
+  I left[kRows], beyond[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const I* const ids = column + (begin + r < p.h ? begin + r : p.h - 1) * stride.h;
+    left[r] = x > 0 ? ids[-stride.w] : rows[r + 1][0];
+    beyond[r] = x + kWidth<I> < p.w ? ids[kWidth<I> * stride.w] : rows[r + 1][kWidth<I> - 1];
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    if (begin + r >= p.h) return;
+    const Ids<I>&above = rows[r], &row = rows[r + 1], &below = rows[r + 2];
     unsigned marks = 0;
 #pragma unroll
     for (int i = 0; i < kWidth<I>; ++i) {
-      const I id = row.values[i], right = i + 1 < kWidth<I> ? row.values[i + 1] : beyond;
-      const bool differs = id != left || id != right || id != above.values[i] || id != below.values[i];
-      marks |= unsigned(differs) << i;
-      left = id;
+      const I id = row[i], before = i > 0 ? row[i - 1] : left[r], after = i + 1 < kWidth<I> ? row[i + 1] : beyond[r];
+      marks |= unsigned(id != before || id != after || id != above[i] || id != below[i]) << i;
     }
-    const std::int64_t at = (n * p.h + y) * p.w + x;
+    const std::int64_t at = (n * p.h + begin + r) * p.w + x;
     switch (p.edge_bytes) {
       case 1: put_edges<std::uint8_t, kWidth<I>>(p.edges, at, marks, p.one, count, plan.wide_edges); break;
       case 2: put_edges<std::uint16_t, kWidth<I>>(p.edges, at, marks, p.one, count, plan.wide_edges); break;
       case 4: put_edges<std::uint32_t, kWidth<I>>(p.edges, at, marks, p.one, count, plan.wide_edges); break;
       default: put_edges<std::uint64_t, kWidth<I>>(p.edges, at, marks, p.one, count, plan.wide_edges); break;
     }
-    above = row;
-    row = below;
   }
 }
 
@@ -89,8 +119,8 @@ template <class I> Status find_edges(const char* name, const InstanceEdgesParams
   plan.threads = plan.groups * plan.bands * p.n;
   // Every row of every thread is as aligned as the first if the strides are whole rows of a thread.
   const Strides& stride = p.ids_stride;
-  plan.wide_ids = takes_rows<I, kCount>(static_cast<const I*>(p.ids)) && stride.w == 1 && stride.h % kCount == 0 &&
-                  stride.n % kCount == 0;
+  plan.wide_ids = takes_rows<unsigned, Ids<I>::kWords>(static_cast<const unsigned*>(p.ids)) && stride.w == 1 &&
+                  stride.h % kCount == 0 && stride.n % kCount == 0;
   plan.wide_edges = reinterpret_cast<std::uintptr_t>(p.edges) % 16 == 0 && p.w % kCount == 0;
   const unsigned blocks = unsigned((plan.threads + kThreads - 1) / kThreads);
   return launch(name, instance_edges_kernel<I>, {blocks, kThreads}, stream, p, plan);
