@@ -161,6 +161,17 @@ def test_images_of_many_bands_share_ids_between_them(shape, layout, backend, dev
     assert_exact(layout(x), ids, layout(grad_y), backend)
 
 
+@either_layout
+def test_samples_of_a_batch_of_many_pixels_do_not_mix(layout, backend, device):
+    shape = (3, 2, 300, 900)
+    ids = patches(shape, device, values=40, size=100)
+    x = layout(torch.randn(shape, device=device))
+    whole = instance_avg_pool(x, ids, backend=backend)
+    for n in range(3):
+        alone = instance_avg_pool(x[n : n + 1], ids[n : n + 1], backend="reference")
+        torch.testing.assert_close(whole[n : n + 1], alone, rtol=0, atol=2e-7)
+
+
 # --- exactly ---------------------------------------------------------------------------------------------
 
 

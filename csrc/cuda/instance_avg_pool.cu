@@ -20,11 +20,12 @@
 #include "row.h"
 #include "torchp2p/instance_avg_pool.h"
 #include "types.h"
+#include "vec.h"
 
 namespace torchp2p {
 namespace {
 
-constexpr int kThreads = 256, kStrips = kThreads / kWarp;  // strips of a block, one a warp
+constexpr int kThreads = kStrips * kWarp;
 
 // ------------------------------------------------------------------------------------------ 1. runs and their sums
 
@@ -72,6 +73,20 @@ __device__ void sum_runs(const LaneValues<T>& mine, const LaneRuns& runs, const 
   }
 }
 
+// Copies values that lie side by side, 16 bytes a lane; both ends are aligned. All lanes must come.
+template <class T> __device__ void copy_strip(const T* from, int count, int lane, T* to) {
+  constexpr int kValues = kPack<T>;
+#pragma unroll 4
+  for (int i = lane * kValues; i < count; i += kWarp * kValues) {
+    if (i + kValues <= count) {
+      store_pack(to + i, load_pack(from + i));
+    } else {
+      for (int k = i; k < count; ++k) to[k] = from[k];
+    }
+  }
+  __syncwarp();
+}
+
 template <class T>
 __global__ void __launch_bounds__(kThreads, 3) find_runs_kernel(InstanceAvgPoolParams p, Plan plan, RunTable table) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -108,12 +123,20 @@ __global__ void __launch_bounds__(kThreads, 3) find_runs_kernel(InstanceAvgPoolP
   });
 
   const PixelPlaces places(p.x_stride, p.w);
-  const T* const sample = static_cast<const T*>(p.x) + n * p.x_stride.n;
-  LaneValues<T> values(sample, places, at, plan.x_rows);
+  const T* sample = static_cast<const T*>(p.x) + n * p.x_stride.n;
+  LanePixels pixels = at;
+  if (plan.turned != 0) {  // from here on the strip in shared memory stands for the sample
+    TORCHP2P_DYNAMIC_SHARED(T, strips);
+    T* const copy = strips + warp * kStripPixels * p.c;
+    pixels.first = lane * kLanePixels;
+    copy_strip(sample + (at.first - pixels.first) * p.c, at.strip_count * int(p.c), lane, copy);
+    sample = copy;
+  }
+  LaneValues<T> values(sample, places, pixels, plan.x_rows);
   for (std::int64_t c = 0; c < p.c; ++c) {
     // The next channel's values are on their way while this one's are added up.
     const std::int64_t next = c + 1 < p.c ? c + 1 : c;
-    const LaneValues<T> coming(sample + next * p.x_stride.c, places, at, plan.x_rows);
+    const LaneValues<T> coming(sample + next * p.x_stride.c, places, pixels, plan.x_rows);
     sum_runs(values, runs, [&](int run, double sum) {
       const std::int64_t place = (first + std::int64_t(run)) * p.c + c;
       table.sums[place] = sum;
@@ -234,13 +257,12 @@ template <class T> Status pool(const InstanceAvgPoolParams& p, void* stream) {
   const int headroom = plan.headroom();
   using Bits = std::conditional_t<sizeof(T) == 2, std::uint16_t,
                                   std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>>;
-  Status status = Status::kOk;
   const cudaError_t cleared = cudaMemsetAsync(table.run_count, 0, sizeof(unsigned), static_cast<cudaStream_t>(stream));
   if (cleared != cudaSuccess) return cuda_failed("clearing the number of runs", cleared);
+  Status status = launch("find_runs", find_runs_kernel<T>, {blocks, kThreads, plan.turned}, stream, p, plan, table);
   const auto then = [&](const char* name, auto kernel, unsigned grid, auto... arguments) {
     if (status == Status::kOk) status = launch(name, kernel, {grid, kThreads}, stream, arguments...);
   };
-  then("find_runs", find_runs_kernel<T>, blocks, p, plan, table);
   then("clear_table", clear_table_kernel, shared_out, table);
   then("join_runs", join_runs_kernel, shared_out, table, p.c);
   then("add_runs", add_runs_kernel<kLimbs<T>>, shared_out, table, p.c, headroom);

@@ -14,18 +14,25 @@ namespace torchp2p {
 
 constexpr int kLanePixels = 8;                     // side by side, of one lane
 constexpr int kStripPixels = kWarp * kLanePixels;  // of one warp; rows of an image follow each other without a break
+constexpr int kStrips = 8;                         // of a block, one a warp
 constexpr unsigned kNoRun = 0xffffffffu;
 
 struct Plan {
   std::int64_t pixels, strips_per_sample, strips;
   bool x_rows, id_rows, y_rows;  // whether what a lane takes may be loaded or stored as a Row
+  std::size_t turned;  // bytes of shared memory in which a block turns over strips of NHWC; 0 where it does not
 
   Plan(const InstanceAvgPoolParams& p, int x_bytes)
       : pixels(p.h * p.w), strips_per_sample((pixels + kStripPixels - 1) / kStripPixels),
         strips(p.n * strips_per_sample), x_rows(rows_at(p.x, p.x_stride, p.w, x_bytes)),
-        id_rows(rows_at(p.ids, p.ids_stride, p.w, p.id_bytes)), y_rows(false) {
+        id_rows(rows_at(p.ids, p.ids_stride, p.w, p.id_bytes)), y_rows(false), turned(0) {
     const std::int64_t plane = pixels * (p.channels_last ? p.c : 1) * x_bytes;
     y_rows = reinterpret_cast<std::uintptr_t>(p.y) % 16 == 0 && plane % 16 == 0;
+    const Strides& stride = p.x_stride;
+    const bool dense = p.c > 1 && stride.c == 1 && stride.w == p.c && stride.h == p.w * p.c;
+    const bool aligned = reinterpret_cast<std::uintptr_t>(p.x) % 16 == 0 && stride.n * x_bytes % 16 == 0;
+    const std::size_t bytes = std::size_t(kStrips) * kStripPixels * p.c * x_bytes;
+    if (dense && aligned && bytes <= kMostTurned) turned = bytes;
   }
 
   // The least number of bits that counts the pixels of a sample.
@@ -36,6 +43,8 @@ struct Plan {
   }
 
  private:
+  static constexpr std::size_t kMostTurned = 47 * 1024;  // a kernel has 48 KB, some of them for what it declares
+
   static bool rows_at(const void* address, const Strides& stride, std::int64_t w, int bytes) {
     const std::int64_t unit = bytes == 1 ? 8 : 16;
     return reinterpret_cast<std::uintptr_t>(address) % unit == 0 && stride.w == 1 && stride.h == w &&
