@@ -17,10 +17,10 @@ OP_TESTS := $(wildcard $(foreach op,$(OPS),tests/test_$(op)*.py))
 BENCHES := $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench wheel sanitize clean
+.PHONY: help setup demo test lint bench cuda-report wheel sanitize clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: $(STAMP)  ## .venv with the package, compiled; again after C++ or dependencies changed
 
@@ -46,6 +46,9 @@ lint: setup  ## style and types, Python and C++
 
 bench: setup  ## all benchmarks, rows into benchmarks/results; BENCH_FLAGS=--quick for a glance, --large for 2048x1024
 	set -e; for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench $(BENCH_FLAGS); done
+
+cuda-report: setup  ## registers, shared memory and spills of every CUDA kernel; needs nvcc, no GPU
+	$(BIN)/python -m benchmarks.cuda_report
 
 wheel: setup  ## a wheel in dist/
 	rm -rf build/lib.* build/bdist.*

@@ -68,10 +68,10 @@ def pip(*arguments: str | Path, **environment: str) -> subprocess.CompletedProce
 
 
 def build(sources: Path, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Build a wheel of a fresh copy of ``sources`` into ``folder``."""
+    """Build a wheel of a fresh copy of ``sources`` into ``folder``, without CUDA kernels unless asked for."""
     copy = shutil.copytree(sources, folder / "sources")
     options = ("--no-deps", "--no-build-isolation", "--no-index", "--verbose")
-    return pip("wheel", *options, "--wheel-dir", folder, copy, **environment)
+    return pip("wheel", *options, "--wheel-dir", folder, copy, **{"TORCHP2P_CUDA": "OFF", **environment})
 
 
 def wheel_in(folder: Path) -> Path:
@@ -172,6 +172,12 @@ def test_an_unknown_choice_is_refused(sources: Path, tmp_path: Path) -> None:
     built = build(sources, tmp_path, TORCHP2P_NATIVE="MAYBE")
     assert built.returncode != 0
     assert "TORCHP2P_NATIVE must be one of AUTO, ON, OFF, got 'MAYBE'" in built.stdout
+
+
+def test_cuda_kernels_that_are_demanded_and_cannot_be_built_are_an_error(sources: Path, tmp_path: Path) -> None:
+    built = build(sources, tmp_path, TORCHP2P_NATIVE="ON", TORCHP2P_CUDA="MAYBE")
+    assert built.returncode != 0
+    assert "TORCHP2P_CUDA must be one of AUTO, ON, OFF, got MAYBE" in built.stdout
 
 
 # --- the source distribution -----------------------------------------------------------------------------

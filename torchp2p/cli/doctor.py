@@ -46,6 +46,7 @@ def _packages() -> Table:
     table.add_row("torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
     table.add_row("CUDA", _cuda())
     table.add_row("compiled module", f"CPU kernels for {_native.C.cpu_isa()}" if _native.C else _native.REASON)
+    table.add_row("CUDA kernels", _native.cuda_unavailable() or f"run; compiled for {_native.C.cuda_architectures()}")
     compiler = os.environ.get("CXX") or next((name for name in ("g++", "clang++") if shutil.which(name)), None)
     table.add_row("C++ compiler", compiler or "none on the PATH (needed by torch.compile only)")
     unavailable = memory_tuning_unavailable()
