@@ -34,6 +34,7 @@ WINDOWS = [
     Case((3, 3), (4, 5), (1, 1), "zeros"),
     Case((9, 17), (1, 1), (4, 8), "reflect", size=(1, 11, 40)),  # wider than one table of intervals
     Case((2, 31), (1, 2), (0, 15), "zeros", size=(1, 3, 50), labels="noise"),
+    Case((3, 37), (1, 1), (1, 18), "reflect", size=(1, 3, 40)),
     Case((3, 3), (2, 2), (3, 3), "zeros", size=(1, 4, 70), labels="one", bias=False),
     Case(classes=1, dense=0, out=1, labels="one"),
     Case(dense=0, bias=False),
