@@ -88,7 +88,8 @@ template <class T> __device__ void copy_strip(const T* from, int count, int lane
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, 3) find_runs_kernel(InstanceAvgPoolParams p, Plan plan, RunTable table) {
+__global__ void __launch_bounds__(kThreads, 3)
+    find_runs_kernel(InstanceAvgPoolParams p, StripPlan plan, RunTable table) {
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const std::int64_t strip = blockIdx.x * std::int64_t{kStrips} + warp;
   const bool there = strip < plan.strips;  // every warp comes to the barriers
@@ -196,7 +197,7 @@ __global__ void __launch_bounds__(kThreads) take_means_kernel(RunTable table, st
 // B: an unsigned integer as large as an element of y. A strip of a channel (NCHW), or of all of them (NHWC), is an
 // array of its own in y.
 template <class B>
-__global__ void __launch_bounds__(kThreads) write_kernel(InstanceAvgPoolParams p, Plan plan, RunTable table) {
+__global__ void __launch_bounds__(kThreads) write_kernel(InstanceAvgPoolParams p, StripPlan plan, RunTable table) {
   TORCHP2P_SHARED(unsigned, homes_of_block, kStrips* kStripPixels);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const std::int64_t strip = blockIdx.x * std::int64_t{kStrips} + warp;
@@ -248,8 +249,8 @@ __global__ void __launch_bounds__(kThreads) write_kernel(InstanceAvgPoolParams p
 template <class T> Status pool(const InstanceAvgPoolParams& p, void* stream) {
   Limits limits;
   if (const Status status = read_limits(limits); status != Status::kOk) return status;
-  const Plan plan(p, int(sizeof(T)));
-  Scratch scratch(p.scratch);
+  const StripPlan plan(p, int(sizeof(T)));
+  ScratchMemory scratch(p.scratch);
   const RunTable table(scratch, p.n, plan, p.c, kLimbs<T>);
   const unsigned blocks = unsigned((plan.strips + kStrips - 1) / kStrips);
   const unsigned enough = unsigned(limits.multiprocessors) * 4;  // blocks that share out the runs, few or many
@@ -295,8 +296,8 @@ template <class T> Status pool_all(const InstanceAvgPoolParams& p, void* stream)
 
 std::int64_t instance_avg_pool_scratch_cuda(const InstanceAvgPoolParams& p) {
   const int limbs = p.dtype == DType::kFloat64 ? kLimbs<double> : kLimbs<float>;
-  Scratch scratch(nullptr);
-  RunTable(scratch, samples_at_once(p), Plan(p, 1), p.c, limbs);
+  ScratchMemory scratch(nullptr);
+  RunTable(scratch, samples_at_once(p), StripPlan(p, 1), p.c, limbs);
   return scratch.bytes();
 }
 

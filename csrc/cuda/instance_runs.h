@@ -17,12 +17,12 @@ constexpr int kStripPixels = kWarp * kLanePixels;  // of one warp; rows of an im
 constexpr int kStrips = 8;                         // of a block, one a warp
 constexpr unsigned kNoRun = 0xffffffffu;
 
-struct Plan {
+struct StripPlan {
   std::int64_t pixels, strips_per_sample, strips;
   bool x_rows, id_rows, y_rows;  // whether what a lane takes may be loaded or stored as a Row
   std::size_t turned;  // bytes of shared memory in which a block turns over strips of NHWC; 0 where it does not
 
-  Plan(const InstanceAvgPoolParams& p, int x_bytes)
+  StripPlan(const InstanceAvgPoolParams& p, int x_bytes)
       : pixels(p.h * p.w), strips_per_sample((pixels + kStripPixels - 1) / kStripPixels),
         strips(p.n * strips_per_sample), x_rows(rows_at(p.x, p.x_stride, p.w, x_bytes)),
         id_rows(rows_at(p.ids, p.ids_stride, p.w, p.id_bytes)), y_rows(false), turned(0) {
@@ -70,7 +70,7 @@ struct LanePixels {
   unsigned first;
   int count, strip_count;
 
-  __device__ LanePixels(std::int64_t strip, int lane, const Plan& plan, bool there) {
+  __device__ LanePixels(std::int64_t strip, int lane, const StripPlan& plan, bool there) {
     const std::int64_t begin = strip % plan.strips_per_sample * kStripPixels, left = there ? plan.pixels - begin : 0;
     strip_count = left < kStripPixels ? int(left) : kStripPixels;
     const int mine = strip_count - lane * kLanePixels;
@@ -92,7 +92,8 @@ struct RunTable {
   int* scales;                 // at a home, of all that have come home
   unsigned long long* totals;  // at a home: limbs
 
-  RunTable(Scratch& scratch, std::int64_t samples_there, const Plan& plan, std::int64_t channels, int limbs) {
+  RunTable(ScratchMemory& scratch, std::int64_t samples_there, const StripPlan& plan, std::int64_t channels,
+           int limbs) {
     const std::int64_t runs = samples_there * plan.pixels, strips = samples_there * plan.strips_per_sample;
     run_count = scratch.take<unsigned>(1);
     heads = scratch.take<std::uint8_t>(strips * kWarp);

@@ -200,7 +200,7 @@ template <class T> struct Memory {
   LabelRows<A> rows;
   WeightTable<A> table;
 
-  Memory(Scratch& scratch, const LabelSizes& s) : rows(scratch, s) {
+  Memory(ScratchMemory& scratch, const LabelSizes& s) : rows(scratch, s) {
     table.cells = s.classes + s.dense;
     table.columns = s.kernel_w + 1;
     table.channels = (s.out + kPack<T> - 1) / kPack<T> * kPack<T>;
@@ -222,7 +222,7 @@ template <class T> Tiles tiles_of(const LabelSizes& s, const void* y, bool chann
 template <class T> Status forward(const LabelConv2dForward& params, void* stream) {
   using A = Accumulator<T>;
   const LabelSizes s(params.shape);
-  Scratch scratch(params.scratch);
+  ScratchMemory scratch(params.scratch);
   const Memory<T> memory(scratch, s);
   const int window = s.kernel_w + s.stride_w;  // longer runs are told from longer ones by nobody
   std::int64_t* const bad_label = params.ignore_out_of_range ? nullptr : params.bad_label;
@@ -244,7 +244,7 @@ template <class T> Status forward(const LabelConv2dForward& params, void* stream
 }  // namespace
 
 std::int64_t label_conv2d_forward_scratch_cuda(const LabelConv2dShape& shape) {
-  Scratch scratch(nullptr);
+  ScratchMemory scratch(nullptr);
   with_type(shape.dtype, [&](auto type) {
     Memory<typename decltype(type)::type>(scratch, LabelSizes(shape));
     return Status::kOk;

@@ -172,7 +172,7 @@ template <class T> struct Memory {
   LabelRows<A> rows;
   A* sums;
 
-  Memory(Scratch& scratch, const LabelSizes& s, const Plan& plan)
+  Memory(ScratchMemory& scratch, const LabelSizes& s, const Plan& plan)
       : rows(scratch, s), sums(scratch.take<A>(plan.table() * plan.taps * plan.bands)) {}
 };
 
@@ -180,7 +180,7 @@ template <class T> Status backward(const LabelConv2dBackward& params, void* stre
   using A = Accumulator<T>;
   const LabelSizes s(params.shape);
   const Plan plan(s, sizeof(A));
-  Scratch scratch(params.scratch);
+  ScratchMemory scratch(params.scratch);
   const Memory<T> memory(scratch, s, plan);
   Status status = prepare_rows(params.shape, params.input, kReach, memory.rows, nullptr, stream);
   if (status != Status::kOk) return status;
@@ -199,7 +199,7 @@ template <class T> Status backward(const LabelConv2dBackward& params, void* stre
 }  // namespace
 
 std::int64_t label_conv2d_backward_scratch_cuda(const LabelConv2dShape& shape) {
-  Scratch scratch(nullptr);
+  ScratchMemory scratch(nullptr);
   with_type(shape.dtype, [&](auto type) {
     using T = typename decltype(type)::type;
     const LabelSizes s(shape);

@@ -163,7 +163,7 @@ __global__ void __launch_bounds__(kThreads)
 template <class A> struct Memory {
   A *weight, *padded;
 
-  Memory(Scratch& scratch, const LabelSizes& s, const Plan& plan)
+  Memory(ScratchMemory& scratch, const LabelSizes& s, const Plan& plan)
       : weight(scratch.take<A>(weights(s, plan))),
         padded(scratch.take<A>(std::int64_t{s.n} * s.dense * s.height * s.width)) {}
 
@@ -178,7 +178,7 @@ template <class T> Status gradient(const LabelConv2dDenseGradient& params, void*
   using A = Accumulator<T>;
   const LabelSizes s(params.shape);
   const Plan plan(s, sizeof(A));
-  Scratch scratch(params.scratch);
+  ScratchMemory scratch(params.scratch);
   const Memory<A> memory(scratch, s, plan);
   Status status =
       launch("label_conv2d_pack_weight", pack_weight_kernel<A>, {blocks_for(Memory<A>::weights(s, plan)), kThreads},
@@ -198,7 +198,7 @@ template <class T> Status gradient(const LabelConv2dDenseGradient& params, void*
 }  // namespace
 
 std::int64_t label_conv2d_dense_gradient_scratch_cuda(const LabelConv2dShape& shape) {
-  Scratch scratch(nullptr);
+  ScratchMemory scratch(nullptr);
   with_type(shape.dtype, [&](auto type) {
     using A = Accumulator<typename decltype(type)::type>;
     const LabelSizes s(shape);

@@ -44,7 +44,7 @@ template <class A> struct LabelRows {
   std::uint16_t* lengths;  // how many pixels from this one on have its class, as far as anybody looks
   A* dense;                // (N, D, height, width)
 
-  LabelRows(Scratch& scratch, const LabelSizes& s) {
+  LabelRows(ScratchMemory& scratch, const LabelSizes& s) {
     const std::int64_t pixels = std::int64_t{s.n} * s.height * s.width;
     classes = scratch.take<int>(pixels);
     lengths = scratch.take<std::uint16_t>(pixels);

@@ -5,9 +5,9 @@
 
 namespace torchp2p {
 
-class Scratch {
+class ScratchMemory {
  public:
-  explicit Scratch(void* memory) : base_(static_cast<char*>(memory)) {}
+  explicit ScratchMemory(void* memory) : base_(static_cast<char*>(memory)) {}
 
   // The next `count` values; every array is aligned for any access.
   template <class T> T* take(std::int64_t count) {
