@@ -1,8 +1,10 @@
 // instance_avg_pool on CUDA.
 //
 // Computes: y[n, c, p] = mean of x[n, c, q] over the pixels q of sample n with the id of p; ids are any integers.
-// Memory:   reads ids and x once, writes y once; a run of equal ids (some tens a row in a street scene) costs
-//           30 + 20 C bytes of scratch memory besides, and what is touched of it is that of the runs there are.
+// Memory:   reads ids and x once, writes y once. A run of equal ids (there are some tens a row in a street scene) takes
+// 30
+//           + 20 C bytes of scratch memory besides; there is room for as many runs as pixels, and only that of the runs
+//           there are is touched.
 // Parallel: 1. find_runs:   a warp takes a strip of pixels, finds its runs of equal ids and sums each in double;
 //           2. clear_table: of as many slots as the runs need;
 //           3. join_runs:   a thread a run: the first of its sample and id to come to the table is the run's home,

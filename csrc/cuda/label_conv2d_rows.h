@@ -29,12 +29,15 @@ struct LabelSizes {
 
   // Kernels count in int.
   static bool fit(const LabelConv2dShape& s) {
-    const std::int64_t height = s.h + 2 * s.pad_h, channels = s.classes + s.dense_channels + 1;
-    for (const std::int64_t size : {s.n * height, channels * s.kernel_h * s.kernel_w, s.out_channels + 1024,
-                                    s.n * s.out_h() * s.out_w(), s.stride_h, s.stride_w}) {
+    if (!s.valid()) return false;
+    const std::int64_t weights =
+        (s.classes + s.dense_channels + 1) * (s.kernel_h * (s.kernel_w + 1)) * (s.out_channels + 64);
+    const std::int64_t sizes[] = {s.n * (s.h + 2 * s.pad_h), s.n * s.out_h() * s.out_w(), weights, s.stride_h,
+                                  s.stride_w};
+    for (const std::int64_t size : sizes) {
       if (size > INT32_MAX) return false;
     }
-    return s.valid();
+    return true;
   }
 };
 
