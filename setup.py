@@ -52,14 +52,25 @@ class CMakeBuild(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         try:
-            self._run_cmake(Path(self.get_ext_fullpath(ext.name)).resolve().parent)
+            self._build(Path(self.get_ext_fullpath(ext.name)).resolve().parent)
         except (ImportError, OSError, subprocess.CalledProcessError) as error:
             message = f"torchp2p._C could not be built ({reason(error)})"
             if native_choice() == "ON":
                 raise SystemExit(f"error: {message}.") from error
             print(f"warning: {message}; installing without compiled kernels.", file=sys.stderr)
 
-    def _run_cmake(self, target: Path) -> None:
+    def _build(self, target: Path) -> None:
+        """With CUDA kernels if they are wanted; once more without, where they are to blame and nobody demands them."""
+        cuda = os.environ.get("TORCHP2P_CUDA", "AUTO").upper()
+        try:
+            self._run_cmake(target, cuda)
+        except subprocess.CalledProcessError:
+            if cuda != "AUTO":
+                raise
+            print("warning: torchp2p._C is built once more, without CUDA kernels.", file=sys.stderr)
+            self._run_cmake(target, "OFF")
+
+    def _run_cmake(self, target: Path, cuda: str) -> None:
         import pybind11
 
         work = Path(self.build_temp).resolve() / "cmake"
@@ -71,7 +82,7 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={target}",
             f"-DTORCHP2P_SANITIZE={os.environ.get('TORCHP2P_SANITIZE', 'OFF')}",
-            f"-DTORCHP2P_CUDA={os.environ.get('TORCHP2P_CUDA', 'AUTO').upper()}",
+            f"-DTORCHP2P_CUDA={cuda}",
             f"-DTORCHP2P_CUDA_ARCHS={os.environ.get('TORCHP2P_CUDA_ARCHS', '')}",
         ]  # fmt: skip
         subprocess.run(configure, check=True)

@@ -136,15 +136,15 @@ KERNELS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[ctypes.CDLL, Grid]:
+@pytest.fixture(scope="module", params=[(), ("-DCUDA_ON_CPU_PORTABLE",)], ids=["here", "portable"])
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[ctypes.CDLL, Grid]:
     folder = tmp_path_factory.mktemp("planted")
     kernels = "".join(
         f"__global__ void {name}(float* x, float* y, int n) {{{body}}}\nENTRY({name}, {grid})\n"
         for name, (grid, body) in KERNELS.items()
     )
     (folder / "planted.cu").write_text(HEAD + kernels)
-    built = build_library(folder / "planted.cu", folder / "planted.so")
+    built = build_library(folder / "planted.cu", folder / "planted.so", *request.param)
     return ctypes.CDLL(str(built)), Grid(built)
 
 

@@ -88,7 +88,7 @@ def test_a_grid_that_the_device_refuses_is_named_with_its_sizes(native):
     native.grid.set_device(shared_per_block=1024)
     words = (
         r"native norm_act_forward failed with status CUDA error on x of shape \(2, 3, 4, 5\): norm_act_pixel_moments "
-        r"on a grid of 1x2x1 blocks of 128x1x1 threads with 12288 bytes of shared memory: .* \(cudaErrorInvalid"
+        r"on a grid of 2x1x1 blocks of 128x1x1 threads with 12288 bytes of shared memory: .* \(cudaErrorInvalid"
     )
     with pytest.raises(RuntimeError, match=words):
         norm_act(channels_last(torch.randn(2, 3, 4, 5)), backend="native")

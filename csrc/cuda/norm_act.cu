@@ -18,7 +18,10 @@ namespace {
 bool valid(const NormActShape& s) {
   const bool sizes = s.n > 0 && s.c > 0 && s.h > 0 && s.w > 0 && s.pad >= 0;
   const bool groups = s.stat_groups > 0 && s.n % s.stat_groups == 0;
-  return sizes && groups && s.n < INT32_MAX && s.c < INT32_MAX && (s.h + 2 * s.pad) * (s.w + 2 * s.pad) < INT32_MAX / 2;
+  if (!sizes || !groups || s.n >= INT32_MAX || s.c >= INT32_MAX || s.h >= INT32_MAX || s.w >= INT32_MAX) return false;
+  const std::int64_t positions = (s.h + 2 * s.pad) * (s.w + 2 * s.pad);
+  return s.pad < INT32_MAX / 4 && positions < INT32_MAX / 2 &&
+         s.n * s.c < INT32_MAX / (positions / Pieces::kLongest + 1);
 }
 
 bool empty(const NormActShape& s) { return s.n == 0 || s.c == 0 || s.h == 0 || s.w == 0; }
@@ -40,7 +43,7 @@ template <class T> Grid pixel_grid(const NormActShape& s, const Plan& plan, std:
 
 // The grid of the channels_last kernels that sum, with room for one Sum a thread and channel.
 template <class T, class Sum> Grid pixel_sum_grid(const Plan& plan) {
-  return {{unsigned(plan.chunks), unsigned(plan.groups), unsigned(plan.channel_blocks(kPack<T>))},
+  return {{unsigned(plan.groups * plan.chunks), unsigned(plan.channel_blocks(kPack<T>))},
           kPixelThreads,
           sizeof(Sum) * kPixelThreads * kPack<T>};
 }
@@ -62,15 +65,25 @@ unsigned unit_threads(const Plan& plan, int pack) {
 
 // Whether a block each for the units keeps the device busy: many units, or so small ones that cutting them costs more.
 bool in_one_piece(const NormActShape& s, const Plan& plan) {
-  constexpr std::int64_t kMany = 128, kSmall = 8192, kLarge = 131072;
-  const std::int64_t values = std::int64_t(plan.pixels) * plan.samples;
-  return !s.channels_last && (values <= kSmall || (values <= kLarge && plan.units() >= kMany));
+  constexpr std::int64_t kMany = 128, kSmall = 8192;
+  return !s.channels_last && (std::int64_t(plan.pixels) * plan.samples <= kSmall || plan.units() >= kMany);
 }
 
-template <class T> bool fits(const Plan& plan, std::size_t shared_memory, std::size_t& bytes) {
-  bytes = std::size_t(plan.samples) * copy_step<T>(plan.pixels) * sizeof(T);
-  constexpr std::size_t kReduction = 2048;  // of static shared memory beside it
-  return bytes + kReduction <= shared_memory;
+template <class T> std::size_t copy_bytes(const Plan& plan) {
+  return std::size_t(plan.samples) * copy_step<T>(plan.pixels) * sizeof(T);
+}
+
+// Whether two blocks with such copies fit on a multiprocessor: while one waits for memory the other computes.
+bool fits(std::size_t copies, const Limits& limits) {
+  constexpr std::size_t kBeside = 2048, kOfEachBlock = 1024;  // static shared memory; what the system takes
+  return copies + kBeside <= limits.shared_per_block &&
+         2 * (copies + kBeside + kOfEachBlock) <= limits.shared_per_multiprocessor;
+}
+
+// Whether the second-level cache keeps what the blocks that run at one time have read: two or three times this each.
+template <class T> bool stays_in_cache(const Plan& plan) {
+  constexpr std::size_t kMost = 64 * 1024;
+  return copy_bytes<T>(plan) <= kMost;
 }
 
 // --- units in chunks -------------------------------------------------------------------------------------------------
@@ -94,9 +107,9 @@ template <class T> Status forward(const NormActForward& p, void* stream) {
   Limits limits;
   Status status = read_limits(limits);
   if (status != Status::kOk) return status;
-  std::size_t bytes = 0;
   const bool taken = s.statistics == Statistics::kTaken;
-  if (taken && in_one_piece(s, plan) && fits<T>(plan, limits.shared_per_block, bytes)) {
+  const std::size_t bytes = copy_bytes<T>(plan);
+  if (taken && in_one_piece(s, plan) && fits(bytes, limits)) {
     return launch("norm_act_unit_forward", norm_act_unit_forward<T>,
                   {unsigned(plan.units()), unit_threads(plan, kPack<T>), bytes}, stream, p, plan);
   }
@@ -140,7 +153,8 @@ template <class T> Status backward(const NormActBackward& p, void* stream) {
   const NormActShape& s = p.shape;
   const Plan plan = Plan::of(s);
   const bool moves = s.statistics == Statistics::kOwn;  // the statistics, with x
-  if (moves && in_one_piece(s, plan)) return unit_backward<T>(p, plan.in_one_piece(), stream);
+  if (moves && in_one_piece(s, plan) && stays_in_cache<T>(plan))
+    return unit_backward<T>(p, plan.in_one_piece(), stream);
   Limits limits;
   Status status = read_limits(limits);
   if (status == Status::kOk && (moves || p.grad_weight || p.grad_bias)) status = sum_gradients<T>(p, plan, stream);

@@ -23,10 +23,12 @@ template <class T> struct Plane {
   __device__ T at(int h, int w) const { return base[h * row + w * column]; }
   __device__ T at(int position) const { return at(position / width, position % width); }
 
+  __device__ bool dense() const { return column == 1 && row == width; }
+
   // Where `count` positions from `first` lie side by side; null if they do not.
   __device__ const T* run(int first, int count) const {
+    if (dense()) return base + first;
     if (column != 1) return nullptr;
-    if (row == width) return base + first;
     const int w = first % width;
     return w + count <= width ? base + first / width * row + w : nullptr;
   }
@@ -65,6 +67,22 @@ template <class T, class Look> inline __device__ Pack<T> look_up(int first, cons
 template <class T> inline __device__ Pack<T> load_positions(const Plane<T>& plane, int first, const Range& range) {
   const T* const run = range.has_pack(first, kPack<T>) ? plane.run(first, kPack<T>) : nullptr;
   return run ? load_run(run) : look_up<T>(first, range, [&](int position) { return plane.at(position); });
+}
+
+constexpr int kInFlight = 4;  // packs that a thread loads before it uses the first
+
+// Packs at first, first + stride, ...; stride is a multiple of kPack. Where all are whole and aligned no load waits.
+template <class T>
+inline __device__ void load_batch(const Plane<T>& plane, int first, int stride, const Range& range,
+                                  Pack<T> (&packs)[kInFlight]) {
+  const T* const run = plane.dense() ? plane.base + first : nullptr;
+  if (run && range.has_pack(first, (kInFlight - 1) * stride + kPack<T>) && takes_packs(run)) {
+#pragma unroll
+    for (int k = 0; k < kInFlight; ++k) packs[k] = load_pack(run + k * stride);
+    return;
+  }
+#pragma unroll
+  for (int k = 0; k < kInFlight; ++k) packs[k] = load_positions(plane, first + k * stride, range);
 }
 
 template <class T, class A> inline __device__ void convert(const Pack<T>& pack, A (&values)[kPack<T>]) {

@@ -109,16 +109,18 @@ inline __device__ void merge_rows(const Plan& plan, const Place<T>& place, Sum (
 }
 
 // Moments of every chunk of every channel of every group. Reads x once, writes one partial a chunk and channel.
-// Grid: (chunks, groups, blocks of channels); rows of the block stride over the pixels of the chunk, kInRow at a time.
+// Grid: (chunks of each group, blocks of channels); rows of the block stride over the pixels of the chunk, kInRow at a
+// time.
 template <class T>
 __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
     norm_act_pixel_moments(NormActForward p, Plan plan, Moments<double>* partials) {
   using A = Accumulator<T>;
   constexpr int kInRow = 6;  // pixels that a thread loads before it uses the first
   TORCHP2P_DYNAMIC_SHARED(Moments<double>, parts);
-  const Place<T> place(plan, int(blockIdx.z));
-  const int group = int(blockIdx.y), width = int(p.shape.w), count = place.mine.count;
-  const Plan::Chunk chunk = plan.chunk(group, int(blockIdx.x));
+  const Place<T> place(plan, int(blockIdx.y));
+  const int group = int(blockIdx.x) / plan.chunks, index = int(blockIdx.x) % plan.chunks;
+  const int width = int(p.shape.w), count = place.mine.count;
+  const Plan::Chunk chunk = plan.chunk(group, index);
   RunningMoments<A> running[kPack<T>];
   A seen = 0;
   for (int n = chunk.sample_begin; n < chunk.sample_end && count > 0; ++n) {
@@ -153,7 +155,7 @@ __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
   if (place.row > 0) return;
 #pragma unroll
   for (int i = 0; i < kPack<T>; ++i)
-    if (i < count) partials[plan.partial(group, int(blockIdx.x), place.mine.first + i)] = mine[i];
+    if (i < count) partials[plan.partial(group, index, place.mine.first + i)] = mine[i];
 }
 
 // g' and xhat of a thread's channels at a pixel.
@@ -191,9 +193,10 @@ __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
     norm_act_pixel_sums(NormActBackward p, Plan plan, GradientSums* partials) {
   using A = Accumulator<T>;
   TORCHP2P_DYNAMIC_SHARED(GradientSums, parts);
-  const Place<T> place(plan, int(blockIdx.z));
-  const int group = int(blockIdx.y), count = place.mine.count;
-  const Plan::Chunk chunk = plan.chunk(group, int(blockIdx.x));
+  const Place<T> place(plan, int(blockIdx.y));
+  const int group = int(blockIdx.x) / plan.chunks, index = int(blockIdx.x) % plan.chunks;
+  const int count = place.mine.count;
+  const Plan::Chunk chunk = plan.chunk(group, index);
   GradientSums mine[kPack<T>] = {};
   for (int n = chunk.sample_begin; n < chunk.sample_end && count > 0; ++n) {
     const PixelGradient<T> gradient(p, n, place.mine);
@@ -214,7 +217,7 @@ __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
   if (place.row > 0) return;
 #pragma unroll
   for (int i = 0; i < kPack<T>; ++i)
-    if (i < count) partials[plan.partial(group, int(blockIdx.x), place.mine.first + i)] = mine[i];
+    if (i < count) partials[plan.partial(group, index, place.mine.first + i)] = mine[i];
 }
 
 // --- results -------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@
 namespace torchp2p {
 
 constexpr int kBlocksHeld = 2;  // at least, on a multiprocessor: leaves registers enough for not spilling any
-constexpr int kInFlight = 4;    // packs that a thread loads before it uses the first
 
 // The threads that work on a range together: a block or a warp.
 struct Team {
@@ -27,8 +26,7 @@ inline __device__ void add_moments(const Plane<T>& x, const Range& range, const 
   const int stride = team.size * kPack<T>, begin = range.begin - shift_of(x.base + range.begin);
   for (int first = begin + team.rank * kPack<T>; first < range.end; first += kInFlight * stride) {
     Pack<T> packs[kInFlight];
-#pragma unroll
-    for (int k = 0; k < kInFlight; ++k) packs[k] = load_positions(x, first + k * stride, range);
+    load_batch(x, first, stride, range, packs);
 #pragma unroll
     for (int k = 0; k < kInFlight; ++k) {
       A values[kPack<T>], fresh = 0;
@@ -58,15 +56,14 @@ inline __device__ void write_result(const NormActForward& p, const Plane<T>& x, 
   for (; first < range.end; first += kInFlight * stride) {
     Pack<T> packs[kInFlight], added[kInFlight];
     unsigned zero[kInFlight] = {};
+    if (frame.pad == 0) {
+      load_batch(x, first, stride, range, packs);
+      if (p.residual) load_batch(residual, first, stride, range, added);
+    } else {
 #pragma unroll
-    for (int j = 0; j < kInFlight; ++j) {
-      const int at = first + j * stride;
-      if (frame.pad == 0) {
-        packs[j] = load_positions(x, at, range);
-        if (p.residual) added[j] = load_positions(residual, at, range);
-      } else {
-        packs[j] = load_shown(x, frame, at, range, zero[j]);
-        if (p.residual) added[j] = load_shown(residual, frame, at, range, zero[j]);
+      for (int j = 0; j < kInFlight; ++j) {
+        packs[j] = load_shown(x, frame, first + j * stride, range, zero[j]);
+        if (p.residual) added[j] = load_shown(residual, frame, first + j * stride, range, zero[j]);
       }
     }
 #pragma unroll
@@ -200,13 +197,13 @@ __global__ void __launch_bounds__(kThreads, kBlocksHeld)
 
 // How planes are given out to warps: in pieces, some positions of one plane.
 struct Pieces {
+  static constexpr std::int64_t kLongest = 4096;
   int positions;  // of a plane
   int length;     // of a piece; the last one of a plane may be shorter
   int per_plane;
   int count;
 
   static Pieces of(std::int64_t planes, std::int64_t positions) {
-    constexpr std::int64_t kLongest = 4096;
     const std::int64_t length = positions < kLongest ? positions : kLongest;
     const std::int64_t per_plane = (positions + length - 1) / length;
     return {int(positions), int(length), int(per_plane), int(planes * per_plane)};

@@ -31,14 +31,7 @@ template <class T> inline __device__ void store_pack(T* p, const Pack<T>& pack) 
   *reinterpret_cast<uint4*>(p) = *reinterpret_cast<const uint4*>(pack.values);
 }
 
-// The first count values, 0 after them.
-template <class T> inline __device__ Pack<T> load_tail(const T* p, int count) {
-  Pack<T> pack;
-#pragma unroll
-  for (int i = 0; i < kPack<T>; ++i) pack.values[i] = i < count ? p[i] : from_accumulator<T>(0);
-  return pack;
-}
-
+// The first count values.
 template <class T> inline __device__ void store_tail(T* p, const Pack<T>& pack, int count) {
 #pragma unroll
   for (int i = 0; i < kPack<T>; ++i)

@@ -32,9 +32,9 @@ def build_module(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # test runs side by side share the folder
-        cmake = _tool("cmake")
+        cmake = tool("cmake")
         _run(
-            cmake, "-S", str(HERE), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={_tool('ninja')}",
+            cmake, "-S", str(HERE), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DPython_EXECUTABLE={sys.executable}",
         )  # fmt: skip
         _run(cmake, "--build", str(folder))
@@ -42,17 +42,21 @@ def build_module(folder: Path) -> Path:
     return module
 
 
-def build_library(source: Path, target: Path) -> Path:
-    """One .cu file and the grid as a shared library."""
+def build_library(source: Path, target: Path, *flags: str) -> Path:
+    """One .cu file and the grid as a shared library.
+
+    Raises:
+        RuntimeError: it does not compile; the message is the compiler's.
+    """
     grid = [str(HERE / name) for name in ("grid.cpp", "guarded.cpp", "lend.cpp")]
     device = str(ROOT / "csrc/cuda/device.cu")
     includes = [f"-I{folder}" for folder in (HERE / "include", ROOT / "csrc/include", ROOT / "csrc/cuda")]
     compiler = os.environ.get("CXX", "g++")
-    _run(compiler, *FLAGS, *includes, *grid, "-x", "c++", device, str(source), "-o", str(target))
+    _run(compiler, *FLAGS, *flags, *includes, *grid, "-x", "c++", device, str(source), "-o", str(target))
     return target
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
     """The program beside this interpreter, whose environment may not be active, else the one on the PATH."""
     return shutil.which(name, path=sysconfig.get_path("scripts")) or name
 

@@ -1,4 +1,5 @@
-// Switching between stacks. Written out for x86-64, where swapcontext would ask the kernel at every switch.
+// Switching between stacks. Written out for x86-64, where swapcontext would ask the kernel at every switch;
+// CUDA_ON_CPU_PORTABLE asks for what other processors use.
 #pragma once
 
 #include <ucontext.h>
@@ -7,7 +8,7 @@
 
 namespace cuda_on_cpu {
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(CUDA_ON_CPU_PORTABLE)
 
 struct Context {
   void* stack = nullptr;

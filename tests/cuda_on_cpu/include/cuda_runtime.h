@@ -15,7 +15,6 @@
 #define __global__
 #define __device__
 #define __host__
-#define __forceinline__ inline
 #define __align__(n) __attribute__((aligned(n)))
 #define __launch_bounds__(...)
 
@@ -32,18 +31,6 @@ struct __align__(8) uint2 {
 struct __align__(16) uint4 {
   unsigned x, y, z, w;
 };
-struct __align__(16) int4 {
-  int x, y, z, w;
-};
-struct __align__(8) float2 {
-  float x, y;
-};
-struct __align__(16) float4 {
-  float x, y, z, w;
-};
-struct __align__(16) double2 {
-  double x, y;
-};
 
 // Set by the grid before a thread goes on.
 inline uint3 threadIdx, blockIdx;
@@ -58,8 +45,6 @@ using std::min;
 
 inline void __syncthreads() { cuda_on_cpu::sync_threads(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) { cuda_on_cpu::exchange(mask, 0); }
-inline void __threadfence() {}
-inline void __threadfence_block() {}
 
 namespace cuda_on_cpu {
 
@@ -104,14 +89,6 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
 }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
-template <class T> unsigned __match_any_sync(unsigned mask, T value) {
-  const std::uint64_t mine = cuda_on_cpu::bits_of(value), *values = cuda_on_cpu::exchange(mask, mine);
-  unsigned same = 0;
-  for (int lane = 0; lane < 32; ++lane)
-    if (mask >> lane & 1 && values[lane] == mine) same |= 1u << lane;
-  return same;
-}
-
 // --- atomics: integers only, for sums of floats would depend on the order ------------------------------------
 
 namespace cuda_on_cpu {
@@ -135,29 +112,14 @@ template <class T> T atomicMin(T* place, T value) {
 template <class T> T atomicOr(T* place, T value) {
   return cuda_on_cpu::replace(place, [&](T old) { return T(old | value); });
 }
-template <class T> T atomicExch(T* place, T value) {
-  return cuda_on_cpu::replace(place, [&](T) { return value; });
-}
 template <class T> T atomicCAS(T* place, T expected, T value) {
   return cuda_on_cpu::replace(place, [&](T old) { return old == expected ? value : old; });
 }
 
 // --- intrinsics --------------------------------------------------------------------------------------------
 
-template <class T> T __ldg(const T* p) { return *p; }
-template <class T> T __ldcs(const T* p) { return *p; }
-template <class T> void __stcs(T* p, T value) { *p = value; }
-inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
-inline double rsqrt(double x) { return 1 / std::sqrt(x); }
-inline float __fdividef(float a, float b) { return a / b; }
-inline float __expf(float x) { return std::exp(x); }
-inline float __logf(float x) { return std::log(x); }
-inline unsigned __float_as_uint(float x) { return static_cast<unsigned>(cuda_on_cpu::bits_of(x)); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
-inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }
-inline int __clzll(long long x) { return x == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(x)); }
 
 // --- the runtime: one device, whose limits tests may lower ------------------------------------------------
 
