@@ -31,7 +31,7 @@ int forward(const std::vector<Pair>& pairs, int dtype, std::uintptr_t loss, std:
                        real_stride.data(), weight});
   }
   const FeatureMatchingForward params{entries.data(), static_cast<std::int64_t>(entries.size()),
-                                      static_cast<DType>(dtype), pointer<double>(loss), pointer<void>(scratch)};
+                                      static_cast<DType>(dtype), pointer<void>(loss), pointer<void>(scratch)};
   const py::gil_scoped_release release;
   return static_cast<int>(TORCHP2P_RUN(feature_matching_loss_forward, params, device, stream));
 }
@@ -44,7 +44,7 @@ int backward(const std::vector<Gradient>& gradients, int dtype, std::uintptr_t g
     entries.push_back({pointer<const void>(signs), pointer<void>(grad), count, weight});
   }
   const FeatureMatchingBackward params{entries.data(), static_cast<std::int64_t>(entries.size()),
-                                       static_cast<DType>(dtype), pointer<const double>(grad_loss)};
+                                       static_cast<DType>(dtype), pointer<const void>(grad_loss)};
   const py::gil_scoped_release release;
   return static_cast<int>(TORCHP2P_RUN(feature_matching_loss_backward, params, device, stream));
 }
@@ -58,7 +58,7 @@ std::int64_t scratch_bytes(const Numbers& counts) {
 }  // namespace
 
 void bind_feature_matching_loss(py::module_& module) {
-  module.def("feature_matching_loss_forward", &forward, "Write the loss (float64) and the signs; returns a status.");
+  module.def("feature_matching_loss_forward", &forward, "Write the loss and the signs; returns a status.");
   module.def("feature_matching_loss_backward", &backward, "Fill the gradients; returns a status.");
 #if defined(TORCHP2P_CUDA)
   module.def("feature_matching_loss_scratch", &scratch_bytes,

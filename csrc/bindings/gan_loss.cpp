@@ -26,7 +26,7 @@ int gan_loss(const py::list& maps, int dtype, int mode, bool target_is_real, std
                              static_cast<DType>(dtype),
                              static_cast<GanLoss>(mode),
                              target_is_real,
-                             pointer<double>(loss),
+                             pointer<void>(loss),
                              pointer<void>(scratch)};
   const py::gil_scoped_release release;
   return static_cast<int>(TORCHP2P_RUN(gan_loss, params, device, stream));
@@ -41,7 +41,7 @@ std::int64_t scratch_bytes(const std::vector<std::int64_t>& counts) {
 }  // namespace
 
 void bind_gan_loss(py::module_& module) {
-  module.def("gan_loss", &gan_loss, "Write the loss (float64) and the slopes; returns a status.");
+  module.def("gan_loss", &gan_loss, "Write the loss and the slopes; returns a status.");
 #if defined(TORCHP2P_CUDA)
   module.def("gan_loss_scratch", &scratch_bytes, "Bytes of scratch memory for maps of these counts on a CUDA device.");
 #endif

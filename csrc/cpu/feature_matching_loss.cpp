@@ -152,13 +152,14 @@ template <class T> Status forward(const FeatureMatchingForward& params) {
     if (pair.signs == nullptr) take = take_piece<Signs::kNone, T>;
     sums.piece(0)[number] = take(pair, at.begin, at.size);
   });
-  *params.loss = 0;
+  double total = 0;
   const double* next = sums.piece(0);
   for (std::int64_t i = 0; i < params.pair_count; ++i) {
     double sum = 0;
     for (std::int64_t k = pieces_of(count(i), kPiece); k > 0; --k) sum += *next++;
-    *params.loss += params.pairs[i].weight * (sum / static_cast<double>(count(i)));
+    total += params.pairs[i].weight * (sum / static_cast<double>(count(i)));
   }
+  *static_cast<Accumulator<T>*>(params.loss) = static_cast<Accumulator<T>>(total);
   return Status::kOk;
 }
 
@@ -224,9 +225,10 @@ template <class T> Status backward(const FeatureMatchingBackward& params) {
     values += count(i);
     pieces += pieces_of(count(i), kPiece);
   }
+  const double grad_loss = static_cast<double>(*static_cast<const Accumulator<T>*>(params.grad_loss));
   parallel_for(pieces, thread_count(values), [&](std::int64_t number, int) {
     const Piece at = find_piece(number, kPiece, count);
-    put_piece<T>(params.gradients[at.array], *params.grad_loss, at.begin, at.size);
+    put_piece<T>(params.gradients[at.array], grad_loss, at.begin, at.size);
   });
   return Status::kOk;
 }

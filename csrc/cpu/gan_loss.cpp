@@ -120,8 +120,9 @@ template <class T> Status reduce(const GanLossParams& params) {
       sums.piece(0)[number] = scale * piece<mode.value, T>(params.target_is_real, p, slopes, at.size, scale);
     });
   });
-  *params.loss = 0;
-  for (std::int64_t i = 0; i < pieces; ++i) *params.loss += sums.piece(0)[i];
+  double total = 0;
+  for (std::int64_t i = 0; i < pieces; ++i) total += sums.piece(0)[i];
+  *static_cast<Accumulator<T>*>(params.loss) = static_cast<Accumulator<T>>(total);
   return Status::kOk;
 }
 

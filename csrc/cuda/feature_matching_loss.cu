@@ -127,7 +127,8 @@ template <class T> struct Values {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kPieceThreads) feature_matching_forward_kernel(const Pairs pairs, double* sums) {
+__global__ void __launch_bounds__(kPieceThreads)
+    feature_matching_forward_kernel(const Pairs pairs, PieceSums<Accumulator<T>> sums, std::int64_t first_piece) {
   const Piece at = pairs.table.find(blockIdx.x, kPiece);
   const Pair& pair = pairs.table.entries[at.entry];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
@@ -161,7 +162,7 @@ __global__ void __launch_bounds__(kPieceThreads) feature_matching_forward_kernel
     take(values, begin);
   }
   sum = block_reduce(sum, Add{});
-  if (threadIdx.x == 0) sums[blockIdx.x] = pair.scale * sum;
+  if (threadIdx.x == 0) sums.put(first_piece + blockIdx.x, pair.scale * sum);
 }
 
 // The dimensions of a pair from the slowest to the fastest of the gradient's order, those of size 1 left out, and
@@ -214,30 +215,31 @@ bool add_pair(const FeaturePair& pair, Pairs& pairs) {
 template <class T> Status forward(const FeatureMatchingForward& params, void* stream) {
   std::int64_t pieces = 0;
   for (std::int64_t i = 0; i < params.pair_count; ++i) pieces += pieces_of(values_of(params.pairs[i]));
-  double* const sums = pieces == 1 ? params.loss : static_cast<double*>(params.scratch);
+  auto* const loss = static_cast<Accumulator<T>*>(params.loss);
+  const PieceSums<Accumulator<T>> sums{static_cast<double*>(params.scratch), pieces == 1 ? loss : nullptr};
   Status status = Status::kOk;
   std::int64_t done = 0;
   for (std::int64_t i = 0; i < params.pair_count && status == Status::kOk;) {
     Pairs pairs;
     while (i < params.pair_count && add_pair(params.pairs[i], pairs)) ++i;
     status = launch("feature_matching_loss_forward", feature_matching_forward_kernel<T>,
-                    {unsigned(pairs.table.pieces()), kPieceThreads}, stream, pairs, sums + done);
+                    {unsigned(pairs.table.pieces()), kPieceThreads}, stream, pairs, sums, done);
     done += pairs.table.pieces();
   }
-  return status == Status::kOk ? add_pieces(sums, pieces, params.loss, stream) : status;
+  return status == Status::kOk ? add_pieces(sums, pieces, loss, stream) : status;
 }
 
 // ------------------------------------------------------------------------------------------ backward
 
 template <class T>
 __global__ void __launch_bounds__(kPieceThreads)
-    feature_matching_backward_kernel(const Gradients gradients, const double* grad_loss) {
+    feature_matching_backward_kernel(const Gradients gradients, const Accumulator<T>* grad_loss) {
   using A = Accumulator<T>;
   const Piece at = gradients.find(blockIdx.x, kPiece);
   const Gradient& g = gradients.entries[at.entry];
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   // A gradient has three values only: they are rounded once. The one of equal values is not 0 if the scale is none.
-  const A scale = A(*grad_loss * g.scale);
+  const A scale = A(double(*grad_loss) * g.scale);
   const T zero = from_accumulator<T>(scale * 0), up = from_accumulator<T>(scale), down = from_accumulator<T>(-scale);
   T* const grad = static_cast<T*>(g.grad);
   const bool packs = takes_packs(grad);
@@ -277,7 +279,8 @@ template <class T> Status backward(const FeatureMatchingBackward& params, void* 
                     kPiece);
     }
     status = launch("feature_matching_loss_backward", feature_matching_backward_kernel<T>,
-                    {unsigned(gradients.pieces()), kPieceThreads}, stream, gradients, params.grad_loss);
+                    {unsigned(gradients.pieces()), kPieceThreads}, stream, gradients,
+                    static_cast<const Accumulator<T>*>(params.grad_loss));
   }
   return status;
 }
@@ -293,9 +296,9 @@ bool good(const FeaturePair& p) {
 }  // namespace
 
 std::int64_t feature_matching_loss_scratch_cuda(const std::int64_t* counts, std::int64_t pair_count) {
-  std::int64_t bytes = 0;
-  for (std::int64_t i = 0; i < pair_count; ++i) bytes += pieces_of(counts[i]) * std::int64_t{sizeof(double)};
-  return bytes;
+  std::int64_t pieces = 0;
+  for (std::int64_t i = 0; i < pair_count; ++i) pieces += pieces_of(counts[i]);
+  return pieces > 1 ? pieces * std::int64_t{sizeof(double)} : 0;
 }
 
 Status feature_matching_loss_forward_cuda(const FeatureMatchingForward& params, int device, void* stream) {

@@ -87,7 +87,8 @@ __device__ double take_piece(const T* p, A* slopes, std::int64_t size, bool targ
 
 template <class T>
 __global__ void __launch_bounds__(kPieceThreads)
-    gan_loss_kernel(const Maps maps, GanLoss mode, bool target_is_real, double* sums) {
+    gan_loss_kernel(const Maps maps, GanLoss mode, bool target_is_real, PieceSums<Accumulator<T>> sums,
+                    std::int64_t first_piece) {
   using A = Accumulator<T>;
   const Piece at = maps.find(blockIdx.x, kPiece);
   const GanLossMap& map = maps.entries[at.entry];
@@ -103,7 +104,7 @@ __global__ void __launch_bounds__(kPieceThreads)
     case GanLoss::kLinear: sum = take_piece<GanLoss::kLinear>(p, slopes, size, target_is_real, A(scale)); break;
   }
   sum = block_reduce(sum, Add{});
-  if (threadIdx.x == 0) sums[blockIdx.x] = scale * sum;
+  if (threadIdx.x == 0) sums.put(first_piece + blockIdx.x, scale * sum);
 }
 
 std::int64_t pieces_of(std::int64_t count) { return (count + kPiece - 1) / kPiece; }
@@ -111,25 +112,26 @@ std::int64_t pieces_of(std::int64_t count) { return (count + kPiece - 1) / kPiec
 template <class T> Status reduce(const GanLossParams& params, void* stream) {
   std::int64_t pieces = 0;
   for (std::int64_t m = 0; m < params.map_count; ++m) pieces += pieces_of(params.maps[m].count);
-  double* const sums = pieces == 1 ? params.loss : static_cast<double*>(params.scratch);
+  auto* const loss = static_cast<Accumulator<T>*>(params.loss);
+  const PieceSums<Accumulator<T>> sums{static_cast<double*>(params.scratch), pieces == 1 ? loss : nullptr};
   Status status = Status::kOk;
   std::int64_t done = 0;
   for (std::int64_t m = 0; m < params.map_count && status == Status::kOk;) {
     Maps maps;
     for (; m < params.map_count && !maps.full(); ++m) maps.add(params.maps[m], params.maps[m].count, kPiece);
     status = launch("gan_loss", gan_loss_kernel<T>, {unsigned(maps.pieces()), kPieceThreads}, stream, maps, params.mode,
-                    params.target_is_real, sums + done);
+                    params.target_is_real, sums, done);
     done += maps.pieces();
   }
-  return status == Status::kOk ? add_pieces(sums, pieces, params.loss, stream) : status;
+  return status == Status::kOk ? add_pieces(sums, pieces, loss, stream) : status;
 }
 
 }  // namespace
 
 std::int64_t gan_loss_scratch_cuda(const std::int64_t* counts, std::int64_t map_count) {
-  std::int64_t bytes = 0;
-  for (std::int64_t m = 0; m < map_count; ++m) bytes += pieces_of(counts[m]) * std::int64_t{sizeof(double)};
-  return bytes;
+  std::int64_t pieces = 0;
+  for (std::int64_t m = 0; m < map_count; ++m) pieces += pieces_of(counts[m]);
+  return pieces > 1 ? pieces * std::int64_t{sizeof(double)} : 0;
 }
 
 Status gan_loss_cuda(const GanLossParams& params, int device, void* stream) {

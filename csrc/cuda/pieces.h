@@ -39,18 +39,33 @@ template <class Entry, int kMost> struct PieceTable {
   }
 };
 
+template <class A>
 static __global__ void __launch_bounds__(kPieceThreads)
-    add_pieces_kernel(const double* sums, std::int64_t count, double* total) {
+    add_pieces_kernel(const double* sums, std::int64_t count, A* total) {
   double sum = 0;
   for (std::int64_t i = threadIdx.x; i < count; i += kPieceThreads) sum += sums[i];
   sum = block_reduce(sum, Add{});
-  if (threadIdx.x == 0) *total = sum;
+  if (threadIdx.x == 0) *total = A(sum);
 }
 
-// What there is to add where a loss consists of one piece: that is where its sum was written.
-inline Status add_pieces(const double* sums, std::int64_t count, double* total, void* stream) {
-  if (count == 1) return Status::kOk;
-  return launch("add_pieces", add_pieces_kernel, {1, kPieceThreads}, stream, sums, count, total);
+// The sum of a block's piece goes among those of the other pieces, or is all there is to the loss.
+template <class A> struct PieceSums {
+  double* sums;  // of each piece
+  A* loss;       // null unless there is one piece
+
+  __device__ void put(std::int64_t piece, double sum) const {
+    if (loss != nullptr) {
+      *loss = A(sum);
+    } else {
+      sums[piece] = sum;
+    }
+  }
+};
+
+template <class A> Status add_pieces(const PieceSums<A>& sums, std::int64_t count, A* loss, void* stream) {
+  if (sums.loss != nullptr) return Status::kOk;
+  return launch("add_pieces", add_pieces_kernel<A>, {1, kPieceThreads}, stream, static_cast<const double*>(sums.sums),
+                count, loss);
 }
 
 }  // namespace torchp2p

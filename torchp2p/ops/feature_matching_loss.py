@@ -150,8 +150,7 @@ def _forward(
 def _forward_fake(
     fake: list[Tensor], real: list[Tensor], weights: list[float], wanted: list[bool], backend: str
 ) -> tuple[Tensor, list[Tensor]]:
-    loss = fake[0].new_empty((), dtype=statistics_dtype(fake[0].dtype))
-    return loss, [_signs_like(f, keep, backend) for f, keep in zip(fake, wanted, strict=True)]
+    return _empty_loss(fake), [_signs_like(f, keep, backend) for f, keep in zip(fake, wanted, strict=True)]
 
 
 def _backward(
@@ -175,6 +174,10 @@ def _backward_fake(
     return [torch.empty_like(f) if kept.numel() else f.new_empty(0) for f, kept in zip(fake, signs, strict=True)]
 
 
+def _empty_loss(fake: list[Tensor]) -> Tensor:
+    return torch.empty((), dtype=statistics_dtype(fake[0].dtype), device=fake[0].device)
+
+
 def _runner(backend: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return compiled(function) if backend == "compile" else function
 
@@ -194,7 +197,7 @@ _Integers = tuple[int, ...]
 
 
 def _native_forward(fake: list[Tensor], real: list[Tensor], signs: list[Tensor], weights: list[float]) -> Tensor:
-    loss = torch.empty((), dtype=torch.float64, device=fake[0].device)
+    loss = _empty_loss(fake)
     entries, copies = [], []  # copies live until the call is over
     for f, r, kept, weight in zip(fake, real, signs, weights, strict=True):
         used, walk = _walk(f, r)
@@ -208,11 +211,11 @@ def _native_forward(fake: list[Tensor], real: list[Tensor], signs: list[Tensor],
         entries, _native.DTYPE_CODES[fake[0].dtype], loss.data_ptr(), _native.address(scratch), *place
     )
     _native.raise_for_status(status, "feature_matching_loss_forward", f"{len(fake)} pairs")
-    return loss.to(statistics_dtype(fake[0].dtype))
+    return loss
 
 
 def _native_backward(grad: Tensor, entries: list[tuple[Tensor, Tensor, float]]) -> None:
-    grad_loss = grad.to(torch.float64)
+    grad_loss = grad.to(statistics_dtype(entries[0][1].dtype))
     status = _native.C.feature_matching_loss_backward(
         [(signs.data_ptr(), out.data_ptr(), out.numel(), weight) for signs, out, weight in entries],
         _native.DTYPE_CODES[entries[0][1].dtype], grad_loss.data_ptr(), *_native.place(grad),

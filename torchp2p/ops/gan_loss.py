@@ -154,7 +154,7 @@ def _native_forward(
     # Values and slopes must lie in the same order; a view with gaps is copied (maps are small).
     dense = [p.contiguous(memory_format=_layout(p)) for p in maps]
     slopes = [_slope_like(p) for p in dense] if with_slopes else []
-    loss = torch.empty((), dtype=torch.float64, device=dense[0].device)
+    loss = _empty_loss(maps)
     entries = [(p.data_ptr(), slopes[i].data_ptr() if with_slopes else 0, p.numel()) for i, p in enumerate(dense)]
     place = _native.place(dense[0])
     size = _native.C.gan_loss_scratch([p.numel() for p in dense]) if place[0] >= 0 else 0
@@ -164,7 +164,11 @@ def _native_forward(
         loss.data_ptr(), _native.address(scratch), *place,
     )  # fmt: skip
     _native.raise_for_status(status, "gan_loss", f"maps of shapes {[tuple(p.shape) for p in maps]}")
-    return loss.to(statistics_dtype(maps[0].dtype)), slopes
+    return loss, slopes
+
+
+def _empty_loss(maps: list[Tensor]) -> Tensor:
+    return torch.empty((), dtype=statistics_dtype(maps[0].dtype), device=maps[0].device)
 
 
 def _layout(p: Tensor) -> torch.memory_format:
@@ -184,8 +188,7 @@ def _forward_fake(
     with_slopes: bool,
     backend: str,
 ) -> tuple[Tensor, list[Tensor]]:
-    loss = maps[0].new_empty((), dtype=statistics_dtype(maps[0].dtype))
-    return loss, [_slope_like(p) for p in maps] if with_slopes else []
+    return _empty_loss(maps), [_slope_like(p) for p in maps] if with_slopes else []
 
 
 def _backward(

@@ -32,7 +32,7 @@ struct FeatureMatchingForward {
   const FeaturePair* pairs;
   std::int64_t pair_count;
   DType dtype;    // of all tensors
-  double* loss;   // one value
+  void* loss;     // one value of the accumulator's type
   void* scratch;  // of feature_matching_loss_scratch_cuda() bytes; null on the CPU
 };
 
@@ -47,7 +47,7 @@ struct FeatureMatchingBackward {
   const FeatureGradient* gradients;
   std::int64_t gradient_count;
   DType dtype;
-  const double* grad_loss;  // one value
+  const void* grad_loss;  // one value of the accumulator's type
 };
 
 Status feature_matching_loss_forward_cpu(const FeatureMatchingForward& params);

@@ -23,7 +23,7 @@ struct GanLossParams {
   DType dtype;  // of all maps
   GanLoss mode;
   bool target_is_real;
-  double* loss;   // one value
+  void* loss;     // one value of the accumulator's type
   void* scratch;  // of gan_loss_scratch_cuda() bytes; null on the CPU
 };
 
