@@ -35,10 +35,17 @@ Grid piece_grid(const Pieces& pieces, const Limits& limits) {
   return {at_most(blocks_of(pieces.count, kThreads / kWarp), held), kThreads};
 }
 
-// The grid of the channels_last kernels that write: (runs of pixels, samples, blocks of channels).
-template <class T> Grid pixel_grid(const NormActShape& s, const Plan& plan, std::int64_t pixels) {
-  return {{blocks_of(pixels, pixels_of_block(plan)), at_most(s.n, 65535), unsigned(plan.channel_blocks(kPack<T>))},
-          kPixelThreads};
+// Pixels that a block of the channels_last kernels writes: few enough for all multiprocessors to have some, many enough
+// to be worth reading the coefficients for.
+template <class T> int pixel_run(const NormActShape& s, const Plan& plan, std::int64_t pixels) {
+  constexpr std::int64_t kBlocks = 2048, kLeast = 4, kMost = 32;  // the latter two of each row of threads
+  const std::int64_t even = pixels * s.n * plan.channel_blocks(kPack<T>) / (kBlocks * plan.rows);
+  return int(even < kLeast ? kLeast : even > kMost ? kMost : even) * plan.rows;
+}
+
+// The grid of those kernels: (runs of pixels, samples, blocks of channels).
+template <class T> Grid pixel_grid(const NormActShape& s, const Plan& plan, std::int64_t pixels, int run) {
+  return {{blocks_of(pixels, run), at_most(s.n, 65535), unsigned(plan.channel_blocks(kPack<T>))}, kPixelThreads};
 }
 
 // The grid of the channels_last kernels that sum, with room for one Sum a thread and channel.
@@ -119,7 +126,9 @@ template <class T> Status forward(const NormActForward& p, void* stream) {
   }
   const std::int64_t pixels = (s.h + 2 * s.pad) * (s.w + 2 * s.pad);
   if (s.channels_last) {
-    return launch("norm_act_pixel_forward", norm_act_pixel_forward<T>, pixel_grid<T>(s, plan, pixels), stream, p, plan);
+    const int run = pixel_run<T>(s, plan, pixels);
+    return launch("norm_act_pixel_forward", norm_act_pixel_forward<T>, pixel_grid<T>(s, plan, pixels, run), stream, p,
+                  plan, run);
   }
   const Pieces pieces = Pieces::of(s.n * s.c, pixels);
   return launch("norm_act_plane_forward", norm_act_plane_forward<T>, piece_grid(pieces, limits), stream, p, pieces);
@@ -161,8 +170,9 @@ template <class T> Status backward(const NormActBackward& p, void* stream) {
   if (status != Status::kOk) return status;
   const GradientSums* unit_means = moves ? Scratch(p.scratch, plan).unit_means : nullptr;
   if (s.channels_last) {
-    return launch("norm_act_pixel_backward", norm_act_pixel_backward<T>, pixel_grid<T>(s, plan, plan.pixels), stream, p,
-                  plan, unit_means);
+    const int run = pixel_run<T>(s, plan, plan.pixels);
+    return launch("norm_act_pixel_backward", norm_act_pixel_backward<T>, pixel_grid<T>(s, plan, plan.pixels, run),
+                  stream, p, plan, run, unit_means);
   }
   const Pieces pieces = Pieces::of(s.n * s.c, plan.pixels);
   return launch("norm_act_plane_backward", norm_act_plane_backward<T>, piece_grid(pieces, limits), stream, p, pieces,

@@ -222,20 +222,17 @@ __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
 
 // --- results -------------------------------------------------------------------------------------------------------
 
-// Pixels of a sample that a block takes.
-inline __host__ __device__ int pixels_of_block(const Plan& plan) { return 8 * plan.rows; }
-
 // The result, its border with it. Reads x and residual once (but for the border), writes y once.
-// Grid: (runs of pixels of the padded image, samples, blocks of channels).
+// Grid: (runs of `run` pixels of the padded image, samples, blocks of channels).
 template <class T> __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
-    norm_act_pixel_forward(NormActForward p, Plan plan) {
+    norm_act_pixel_forward(NormActForward p, Plan plan, int run) {
   using A = Accumulator<T>;
   const NormActShape& s = p.shape;
   const Place<T> place(plan, int(blockIdx.z));
   const Frame frame(s);
   const int wide = frame.wide(), high = frame.h + 2 * frame.pad, count = place.mine.count;
   if (count == 0) return;
-  const int begin = int(blockIdx.x) * pixels_of_block(plan), end = min(begin + pixels_of_block(plan), high * wide);
+  const int begin = int(blockIdx.x) * run, end = min(begin + run, high * wide);
   for (int n = int(blockIdx.y); n < int(s.n); n += int(gridDim.y)) {
     const Sample<T> x(p.x, p.x_stride, n, place.mine), residual(p.residual, p.residual_stride, n, place.mine);
     const ChannelCoefficients<T> k(p, n, place.mine);
@@ -272,16 +269,16 @@ template <class T> __global__ void __launch_bounds__(kPixelThreads, kPixelBlocks
 }
 
 // The gradients of x and residual. Reads grad_y, x and residual once, writes grad_x and grad_residual once.
-// Grid: (runs of pixels, samples, blocks of channels).
+// Grid: (runs of `run` pixels, samples, blocks of channels).
 template <class T>
 __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
-    norm_act_pixel_backward(NormActBackward p, Plan plan, const GradientSums* unit_means) {
+    norm_act_pixel_backward(NormActBackward p, Plan plan, int run, const GradientSums* unit_means) {
   using A = Accumulator<T>;
   const NormActShape& s = p.shape;
   const Place<T> place(plan, int(blockIdx.z));
   const int count = place.mine.count;
   if (count == 0) return;
-  const int begin = int(blockIdx.x) * pixels_of_block(plan), end = min(begin + pixels_of_block(plan), plan.pixels);
+  const int begin = int(blockIdx.x) * run, end = min(begin + run, plan.pixels);
   for (int n = int(blockIdx.y); n < int(s.n); n += int(gridDim.y)) {
     const PixelGradient<T> gradient(p, n, place.mine);
     A mean_g[kPack<T>] = {}, mean_gx[kPack<T>] = {};

@@ -175,9 +175,8 @@ bool run_warp(int warp) {
 }
 
 [[noreturn]] void stuck() {
-  int ended = 0, in_warp = -1, at_barrier = -1;
+  int in_warp = -1, at_barrier = -1;
   for (int i = 0; i < int(threads.size()); ++i) {
-    if (threads[i].state == State::kEnded) ++ended;
     if (threads[i].state == State::kInWarp) in_warp = i;
     if (threads[i].state == State::kAtBarrier) at_barrier = i;
   }
