@@ -37,12 +37,22 @@ def _place_showing(i, size, pad, k, MODE: tl.constexpr):
 
 
 @triton.jit
+def _may_show(k, first, count: tl.constexpr, size, pad, MODE: tl.constexpr):
+    """Whether the k-th place shows any of ``count`` rows from ``first`` on; away from borders only the 0-th does."""
+    if MODE == "reflect":
+        front, back = k == 1, (k == 2) & (first + count + pad >= size)
+        return (k == 0) | (front & (first <= pad)) | back
+    front, back = (k > 0) & (k <= pad), (k > pad) & (first + count >= size)
+    return (k == 0) | (front & (first == 0)) | back
+
+
+@triton.jit
 def _folded_gradient(
     grad, at, stride_h, stride_w, tile, rows, cols, mask, height, width, pad,
     PAD_MODE: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, CHANS: tl.constexpr,
     UNIT: tl.constexpr, ALIGN: tl.constexpr, OFFSET: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """A tile (ROWS, COLS, CHANS) of the gradient of the image before it was padded."""
+    """A tile (CHANS, COLS, ROWS) of the gradient of the image before it was padded."""
     if PADDED:
         own_rows, own_cols = rows + pad, cols + pad
     else:
@@ -52,16 +62,17 @@ def _folded_gradient(
     if PADDED and PAD_MODE != "zeros":
         across = tl.cdiv(width, COLS)
         top, left = tile // across * ROWS, tile % across * COLS
-        near = (top <= pad) | (left <= pad) | (top + ROWS + pad >= height) | (left + COLS + pad >= width)
-        if near:  # few tiles are
-            shown = 3
-            if PAD_MODE == "replicate":
-                shown = 2 * pad + 1
-            for k in range(1, shown * shown):
-                row, row_valid = _place_showing(rows, height, pad, k // shown, PAD_MODE)
-                col, col_valid = _place_showing(cols, width, pad, k % shown, PAD_MODE)
-                there = at + pixel_offset(row, col, stride_h, stride_w, UNIT, CHANS, ALIGN, OFFSET)
-                total += tl.load(grad + there, mask=mask & row_valid & col_valid, other=0.0).to(ACC)
+        shown = 3
+        if PAD_MODE == "replicate":
+            shown = 2 * pad + 1
+        for k in range(shown):
+            if _may_show(k, top, ROWS, height, pad, PAD_MODE):
+                row, row_valid = _place_showing(rows, height, pad, k, PAD_MODE)
+                for j in range(shown):
+                    if (k + j > 0) & _may_show(j, left, COLS, width, pad, PAD_MODE):
+                        col, col_valid = _place_showing(cols, width, pad, j, PAD_MODE)
+                        there = at + pixel_offset(row, col, stride_h, stride_w, UNIT, CHANS, ALIGN, OFFSET)
+                        total += tl.load(grad + there, mask=mask & row_valid & col_valid, other=0.0).to(ACC)
     return total
 
 
@@ -73,7 +84,7 @@ def _gradient_tile(
     ROWS: tl.constexpr, COLS: tl.constexpr, CHANS: tl.constexpr,
     UNIT: tl.constexpr, ALIGN: tl.constexpr, OFFSET: tl.constexpr,
 ):  # fmt: skip
-    """g' and h of one tile (ROWS, COLS, CHANS) of x, with its rows, columns and mask; both are 0 outside."""
+    """g' and h of one tile (CHANS, COLS, ROWS) of x, with its rows, columns and mask; both are 0 outside."""
     acc: tl.constexpr = mean.dtype
     rows, cols = tile_pixels(tile, width, ROWS, COLS)
     mask = (rows < height) & (cols < width) & (chans < channels)
@@ -137,13 +148,13 @@ def walk_gradients(
     residual_at = plane_offset(sample, chans, residual_n, residual_c, UNIT, CHANS, ALIGN, OFFSET)
     first = chunk * steps
     last = tl.minimum(first + steps, tl.cdiv(height, ROWS) * tl.cdiv(width, COLS))
-    mean_g = tl.zeros((1, 1, CHANS), ACC)
-    mean_gh = tl.zeros((1, 1, CHANS), ACC)
+    mean_g = tl.zeros((CHANS, 1, 1), ACC)
+    mean_gh = tl.zeros((CHANS, 1, 1), ACC)
     values = (height * width).to(ACC) * samples_each.to(ACC)
 
     if SUM:
-        all_g = tl.zeros((ROWS, COLS, CHANS), ACC)
-        all_gh = tl.zeros((ROWS, COLS, CHANS), ACC)
+        all_g = tl.zeros((CHANS, COLS, ROWS), ACC)
+        all_gh = tl.zeros((CHANS, COLS, ROWS), ACC)
         for tile in range(first, last):
             g, h, rows, cols, mask = _gradient_tile(
                 grad, grad_at, grad_h, grad_w, x, x_at, x_h, x_w, residual, residual_at, residual_h, residual_w,
@@ -172,6 +183,9 @@ def walk_gradients(
                 ACT, PAD_MODE, PADDED, ROWS, COLS, CHANS, UNIT, ALIGN, OFFSET,
             )  # fmt: skip
             here = out_at + pixel_offset(rows, cols, out_h, out_w, UNIT, CHANS, ALIGN, OFFSET)
-            tl.store(grad_x + here, (g - mean_g - h * mean_gh) * scale, mask=mask)
+            along = g
+            if OWN or sums is not None:
+                along = g - mean_g - h * mean_gh
+            tl.store(grad_x + here, along * scale, mask=mask)
             if grad_residual is not None:
                 tl.store(grad_residual + here, g, mask=mask)

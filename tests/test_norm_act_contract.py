@@ -203,6 +203,7 @@ def test_native_kernels_copy_no_image_forward_or_backward(grad_layout, pad, layo
 PLANES = {"many_small_planes": (2, 20, 33, 65), "few_large_planes": (1, 2, 150, 301), "one_plane": (1, 1, 300, 301)}
 
 
+@pytest.mark.interpreted(one_in=0)  # it has no threads
 @either_layout
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("norm", NORMS)
@@ -219,6 +220,7 @@ def test_one_thread_and_several_give_the_same_bits_in_every_run(shape, norm, dty
             assert torch.equal(value, other[name]), name
 
 
+@pytest.mark.interpreted(one_in=0)  # it has no threads
 @pytest.mark.parametrize("shape", PLANES.values(), ids=PLANES.keys())
 def test_several_threads_compute_what_eager_computes(shape, backend, device):
     torch.set_num_threads(2)
