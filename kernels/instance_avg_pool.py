@@ -236,8 +236,8 @@ def examples() -> Iterator[Example]:
     for c, dtype, last in ((3, torch.float32, False), (3, torch.bfloat16, True), (64, torch.float16, False)):
         x = torch.empty(1, c, 1024, 2048, dtype=dtype, device="meta")
         ids = torch.empty(1, 1, 1024, 2048, dtype=torch.int32, device="meta")
-        # Besides x and y: sorted ids and their order, int32 and int64, twice; and as torch sorts, for every 8 bits of an
-        # id both are read and written once more.
+        # Besides x and y: sorted ids and their order, int32 and int64, twice; and as torch sorts, both are read and
+        # written once for every 8 bits of an id.
         image, pixels = x.numel() * x.element_size(), ids.numel()
         yield Example(
             f"{c} channels, {str(dtype).removeprefix('torch.')}, {'channels_last' if last else 'contiguous'}",
