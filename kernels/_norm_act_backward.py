@@ -52,7 +52,7 @@ def _folded_gradient(
     PAD_MODE: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, CHANS: tl.constexpr,
     UNIT: tl.constexpr, ALIGN: tl.constexpr, OFFSET: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
-    """A tile (ROWS, COLS, CHANS) of the gradient of the image before it was padded."""
+    """A tile (CHANS, COLS, ROWS) of the gradient of the image before it was padded."""
     if PADDED:
         own_rows, own_cols = rows + pad, cols + pad
     else:
@@ -84,7 +84,7 @@ def _gradient_tile(
     ROWS: tl.constexpr, COLS: tl.constexpr, CHANS: tl.constexpr,
     UNIT: tl.constexpr, ALIGN: tl.constexpr, OFFSET: tl.constexpr,
 ):  # fmt: skip
-    """g' and h of one tile (ROWS, COLS, CHANS) of x, with its rows, columns and mask; both are 0 outside."""
+    """g' and h of one tile (CHANS, COLS, ROWS) of x, with its rows, columns and mask; both are 0 outside."""
     acc: tl.constexpr = mean.dtype
     rows, cols = tile_pixels(tile, width, ROWS, COLS)
     mask = (rows < height) & (cols < width) & (chans < channels)
@@ -148,13 +148,13 @@ def walk_gradients(
     residual_at = plane_offset(sample, chans, residual_n, residual_c, UNIT, CHANS, ALIGN, OFFSET)
     first = chunk * steps
     last = tl.minimum(first + steps, tl.cdiv(height, ROWS) * tl.cdiv(width, COLS))
-    mean_g = tl.zeros((1, 1, CHANS), ACC)
-    mean_gh = tl.zeros((1, 1, CHANS), ACC)
+    mean_g = tl.zeros((CHANS, 1, 1), ACC)
+    mean_gh = tl.zeros((CHANS, 1, 1), ACC)
     values = (height * width).to(ACC) * samples_each.to(ACC)
 
     if SUM:
-        all_g = tl.zeros((ROWS, COLS, CHANS), ACC)
-        all_gh = tl.zeros((ROWS, COLS, CHANS), ACC)
+        all_g = tl.zeros((CHANS, COLS, ROWS), ACC)
+        all_gh = tl.zeros((CHANS, COLS, ROWS), ACC)
         for tile in range(first, last):
             g, h, rows, cols, mask = _gradient_tile(
                 grad, grad_at, grad_h, grad_w, x, x_at, x_h, x_w, residual, residual_at, residual_h, residual_w,

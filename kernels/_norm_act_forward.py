@@ -13,7 +13,7 @@ from torchp2p.kernels._tiles import block_channels, pixel_offset, plane_offset, 
 
 @triton.jit
 def scale_and_shift(rstd, weight, bias, chans, channels):
-    """(1, 1, CHANS) each: z = (x - mean) * scale + shift, with the vectors over channels that there are."""
+    """(CHANS, 1, 1) each: z = (x - mean) * scale + shift, with the vectors over channels that there are."""
     scale = rstd
     if weight is not None:
         scale = scale * tl.load(weight + chans, mask=chans < channels, other=0.0).to(rstd.dtype)
@@ -25,8 +25,8 @@ def scale_and_shift(rstd, weight, bias, chans, channels):
 
 @triton.jit
 def mean_and_rstd(mean, var, where, mask, eps, CHANS: tl.constexpr, ACC: tl.constexpr):
-    """(1, 1, CHANS) each of the statistics at ``where``; 0 and 1 where there are none."""
-    center = tl.zeros((1, 1, CHANS), ACC)
+    """(CHANS, 1, 1) each of the statistics at ``where``; 0 and 1 where there are none."""
+    center = tl.zeros((CHANS, 1, 1), ACC)
     rstd = center + 1.0
     if mean is not None:
         center = tl.load(mean + where, mask=mask, other=0.0).to(ACC)
@@ -42,7 +42,7 @@ def _write_tile(
     ROWS: tl.constexpr, COLS: tl.constexpr, CHANS: tl.constexpr,
     UNIT: tl.constexpr, ALIGN: tl.constexpr, OFFSET: tl.constexpr,
 ):  # fmt: skip
-    """One tile (ROWS, COLS, CHANS) of y, whose height and width these are, from planes that start at ``_at``."""
+    """One tile (CHANS, COLS, ROWS) of y, whose height and width these are, from planes that start at ``_at``."""
     rows, cols = tile_pixels(tile, width, ROWS, COLS)
     mask = (rows < height) & (cols < width) & (chans < channels)
     y_here = y_at + pixel_offset(rows, cols, y_h, y_w, UNIT, CHANS, ALIGN, OFFSET)

@@ -90,14 +90,14 @@ def chunk_statistics(
     ROWS: tl.constexpr, COLS: tl.constexpr, CHANS: tl.constexpr,
     UNIT: tl.constexpr, ALIGN: tl.constexpr, OFFSET: tl.constexpr,
 ):  # fmt: skip
-    """Count, mean less pivot, and M2 (1, 1, CHANS) of the tiles from ``first`` on of planes that start at ``at``."""
+    """Count, mean less pivot, and M2 (CHANS, 1, 1) of the tiles from ``first`` on of planes that start at ``at``."""
     acc: tl.constexpr = pivot.dtype
     count = typed(0.0, acc)
-    mean = tl.zeros((1, 1, CHANS), acc)
-    m2 = tl.zeros((1, 1, CHANS), acc)
+    mean = tl.zeros((CHANS, 1, 1), acc)
+    m2 = tl.zeros((CHANS, 1, 1), acc)
     for tile in range(first, last):
         rows, cols = tile_pixels(tile, width, ROWS, COLS)
-        mask = (rows < height) & (cols < width) & (chans < channels)  # (ROWS, COLS, CHANS)
+        mask = (rows < height) & (cols < width) & (chans < channels)  # (CHANS, COLS, ROWS)
         here = at + pixel_offset(rows, cols, stride_h, stride_w, UNIT, CHANS, ALIGN, OFFSET)
         values = tl.load(x + here, mask=mask, other=0.0).to(acc) - pivot
         across = tl.cdiv(width, COLS)

@@ -1,8 +1,9 @@
-"""How kernels walk over images: in tiles of rows x columns x channels, as memory lies.
+"""How kernels walk over images: in tiles of channels x columns x rows, as memory lies.
 
-One tile scheme serves both layouts. Contiguous images take tiles of one channel, ``(ROWS, COLS, 1)``, channels_last
-images tiles of one row, ``(1, COLS, CHANS)``; in both the axis that is longest in the tile is the one that memory runs
-along. Where nothing distinguishes rows, a plane is walked as a single row of H * W columns.
+One tile scheme serves both layouts. Contiguous images take tiles of one channel, ``(1, COLS, ROWS)``, channels_last
+images tiles of one row, ``(CHANS, COLS, 1)``. In both, memory runs along the first axis that is longer than 1: Triton
+gives neighbouring threads to the first axis where it cannot tell, as at mirrored borders. Where nothing distinguishes
+rows, a plane is walked as a single row of H * W columns.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from torch import Tensor
 from torchp2p.kernels._index import common_alignment, offset_type
 
 TILE = 2048
-"""Elements in a full tile: 8 a thread of 8 warps, which is a load of 16 bytes in half precision."""
+"""Elements in a full tile: 8 a thread of 8 warps, which is a load of 16 bytes in half precision. Tiles that have to do
+with borders have half, because finding their way takes registers."""
 LINE = 128
 """Columns of a contiguous tile where rows are told apart: long enough to load well, short enough to waste little."""
 CHANNELS = 64
@@ -50,6 +52,7 @@ class Walk(NamedTuple):
     height: int
     width: int
     flat: bool
+    padded: bool
     shape: tuple[int, int, int]
     alignment: int
     constexprs: dict[str, Any]
@@ -73,9 +76,9 @@ class Walk(NamedTuple):
 
     @property
     def warps(self) -> int:
-        """Warps for a tile: 8 elements a thread where there are so many."""
+        """Warps for a tile: 8 elements a thread, or 4, where there are so many."""
         rows, cols, chans = self.shape
-        return max(1, min(8, rows * cols * chans // 256))
+        return max(1, min(8, rows * cols * chans // (128 if self.padded else 256)))
 
     def strides(self, tensor: Tensor | None) -> tuple[int, int, int, int]:
         """Strides of samples, channels, rows and columns as the kernels take them."""
@@ -94,12 +97,13 @@ def walk_over(size: tuple[int, int], tensors: Sequence[Tensor | None], *, channe
     samples, channels = present[0].shape[:2]
     flat = not padded and all(_rows_follow_each_other(tensor) for tensor in present)
     height, width = (1, size[0] * size[1]) if flat else size
+    elements = TILE // 2 if padded else TILE
     if channels_last:
-        chans = bucket(channels, min(CHANNELS, TILE))
-        shape = (1, bucket(width, TILE // chans), chans)
+        chans = bucket(channels, min(CHANNELS, elements))
+        shape = (1, bucket(width, elements // chans), chans)
     else:
-        cols = bucket(width, TILE if flat else min(LINE, TILE))
-        shape = (1 if height == 1 else bucket(height, TILE // cols), cols, 1)
+        cols = bucket(width, elements if flat else min(LINE, elements))
+        shape = (1 if height == 1 else bucket(height, elements // cols), cols, 1)
     strides = [_strides(tensor, flat) for tensor in present]
     fast, length = (1, channels) if channels_last else (3, width)
     unit = length == 1 or all(stride[fast] == 1 for stride in strides)
@@ -111,7 +115,7 @@ def walk_over(size: tuple[int, int], tensors: Sequence[Tensor | None], *, channe
         "ROWS": shape[0], "COLS": shape[1], "CHANS": shape[2], "UNIT": unit, "ALIGN": alignment,
         "OFFSET": offset_type(*present),
     }  # fmt: skip
-    return Walk(samples, channels, height, width, flat, shape, alignment, constexprs)
+    return Walk(samples, channels, height, width, flat, padded, shape, alignment, constexprs)
 
 
 def _rows_follow_each_other(x: Tensor) -> bool:
@@ -131,17 +135,17 @@ def empty_like_layout(x: Tensor, height: int, width: int, layout: torch.memory_f
 
 @triton.jit
 def tile_pixels(tile, width, ROWS: tl.constexpr, COLS: tl.constexpr):
-    """Rows (ROWS, 1, 1) and columns (1, COLS, 1) of a tile, by its number in the plane."""
+    """Rows (1, 1, ROWS) and columns (1, COLS, 1) of a tile, by its number in the plane."""
     across = tl.cdiv(width, COLS)
-    rows = tile // across * ROWS + tl.arange(0, ROWS)[:, None, None]
+    rows = tile // across * ROWS + tl.arange(0, ROWS)[None, None, :]
     cols = tile % across * COLS + tl.arange(0, COLS)[None, :, None]
     return rows, cols
 
 
 @triton.jit
 def block_channels(block, CHANS: tl.constexpr):
-    """Channels (1, 1, CHANS) of a block, by its number in the sample."""
-    return block * CHANS + tl.arange(0, CHANS)[None, None, :]
+    """Channels (CHANS, 1, 1) of a block, by its number in the sample."""
+    return block * CHANS + tl.arange(0, CHANS)[:, None, None]
 
 
 @triton.jit
@@ -149,7 +153,7 @@ def plane_offset(
     sample, chans, stride_n, stride_c,
     UNIT: tl.constexpr, CHANS: tl.constexpr, ALIGN: tl.constexpr, OFFSET: tl.constexpr,
 ):  # fmt: skip
-    """Offsets (1, 1, CHANS) of the first pixels of a sample's channels."""
+    """Offsets (CHANS, 1, 1) of the first pixels of a sample's channels."""
     along = chans.to(OFFSET)
     if not (UNIT and CHANS > 1):
         along = along * (stride_c.to(OFFSET) * ALIGN)
@@ -170,5 +174,5 @@ def pixel_offset(
 
 @triton.jit
 def sum_pixels(values):
-    """Sum of a tile (ROWS, COLS, CHANS) over its pixels: (1, 1, CHANS), in an order that is always the same."""
-    return tl.sum(tl.sum(values, 1, keep_dims=True), 0, keep_dims=True)
+    """Sums (CHANS, 1, 1) of a tile (CHANS, COLS, ROWS) over its pixels, in an order that is always the same."""
+    return tl.sum(tl.sum(values, 2, keep_dims=True), 1, keep_dims=True)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from torchp2p.kernels._launch import Example, launch
 
-_CHUNK = 1024  # sorted pixels of a program
+_CHUNK = 512  # sorted pixels of a program
 _CHANNELS = 4  # channels that it sums at once
 _JOINED = 128  # chunks whose sums are added at once
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -236,11 +236,12 @@ def examples() -> Iterator[Example]:
     for c, dtype, last in ((3, torch.float32, False), (3, torch.bfloat16, True), (64, torch.float16, False)):
         x = torch.empty(1, c, 1024, 2048, dtype=dtype, device="meta")
         ids = torch.empty(1, 1, 1024, 2048, dtype=torch.int32, device="meta")
-        # Besides x and y: the ids twice, their order twice as int64. What sorting moves is not counted.
+        # Besides x and y: sorted ids and their order, int32 and int64, twice; and as torch sorts, both are read and
+        # written once for every 8 bits of an id.
         image, pixels = x.numel() * x.element_size(), ids.numel()
         yield Example(
             f"{c} channels, {str(dtype).removeprefix('torch.')}, {'channels_last' if last else 'contiguous'}",
             partial(instance_avg_pool, x, ids, last),
-            2 * image + pixels * (2 * 4 + 2 * 8),
+            2 * image + pixels * (4 + 8) * (2 + 4 * 2),
             2 * image + pixels * 4,
         )

@@ -253,7 +253,7 @@ def test_autocast_compiles(fresh_compiler, device):
 # --- layouts ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.interpreted(one_in=20)
+@pytest.mark.interpreted(one_in=0)
 @every_dtype
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_results_take_the_layout_of_the_dense_channels(name, dtype, backend, device):

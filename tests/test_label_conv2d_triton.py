@@ -61,13 +61,16 @@ def test_result_and_gradients_match_the_float64_oracle(case, dtype, layout, devi
 
 
 @pytest.mark.parametrize("layout", [LAYOUTS["cropped"], LAYOUTS["channel_slice_channels_last"], LAYOUTS["expanded"]])
-def test_dense_channels_and_gradients_may_be_views(layout, device):
+def test_dense_channels_and_gradients_may_be_views_and_results_are_dense_like_them(layout, device):
     case = replace(SMALL, dense=2, size=(2, 3, 3))
     inputs = random_inputs(case, torch.float64, device)
     inputs = replace(inputs, dense=layout(inputs.dense), grad_y=layout(inputs.grad_y))
     found, exact = ours(case, inputs, "triton"), oracle(case, inputs)
     for name, value in exact.items():
         torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12)
+    dense_as = channels_last if "channels_last" in layout.__name__ else contiguous
+    for name in ("y", "grad_dense"):
+        assert found[name].stride() == dense_as(found[name]).stride(), name
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,14 @@ def test_labels_may_be_any_integers(dtype, device):
     found = label_conv2d(labels, weight, ignore_out_of_range=True, backend="triton")
     weight[:, 4] = 0
     torch.testing.assert_close(found, label_conv2d(ids, weight, backend="reference"))
+
+
+def test_a_half_precision_weight_takes_a_float32_bias(device):
+    inputs = random_inputs(SMALL, torch.bfloat16, device, vectors=torch.float32)
+    found, exact = ours(SMALL, inputs, "triton"), oracle(SMALL, inputs)
+    assert found["grad_bias"].dtype == torch.float32
+    torch.testing.assert_close(found["grad_bias"].double(), exact["grad_bias"], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found["y"], exact["y"].bfloat16())
 
 
 def test_the_weight_of_an_id_that_does_not_occur_is_not_read(device):

@@ -20,7 +20,7 @@ from torchp2p.kernels import _index, _launch, _statistics, _sums  # noqa: E402
 from torchp2p.kernels import norm_act as kernels  # noqa: E402
 from torchp2p.reference.norm_act import memory_format_of, statistics_dtype  # noqa: E402
 
-# Tiles of 4 x 8 pixels, or of 16 pixels x 2 channels, leave a rest along every axis; some borders are wider than they.
+# Tiles of 2 x 8 pixels, or of 8 pixels x 2 channels, leave a rest along every axis; some borders are wider than they.
 SHAPE = (2, 3, 6, 9)
 
 CASES = [
@@ -44,7 +44,7 @@ name = {"ids": lambda value: str(value).removeprefix("torch.") if not callable(v
 @pytest.fixture(params=["whole", "split"])
 def small_tiles(request, monkeypatch):
     """Planes are taken whole, tile by tile, or split among programs that take two tiles or less."""
-    monkeypatch.setattr(_tiles, "TILE", 32)
+    monkeypatch.setattr(_tiles, "TILE", 32)  # 16 where there are borders
     monkeypatch.setattr(_tiles, "LINE", 8)
     monkeypatch.setattr(_tiles, "CHANNELS", 2)
     monkeypatch.setattr(_statistics, "PROGRAMS", 8)
