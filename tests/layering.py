@@ -243,7 +243,7 @@ COLUMN = (
     "tests/test_<op>.py",
     "benchmarks/bench_<op>.py",
 )
-# Ops that have no kernel of their own: conv_norm_act is norm_act's kernels around the vendor's convolution.
+# Ops that have no C++ of their own: conv_norm_act is norm_act's around the vendor's convolution, or Triton's.
 COMPOSED = ("conv_norm_act",)
 
 

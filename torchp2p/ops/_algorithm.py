@@ -81,7 +81,7 @@ def tune(
     device, key = tensors[0].device, _conv_fused.key_of(tensors, options, weight, conv)
     row: _tuning.Row = {"algorithm": "vendor"}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.cuda.device_of(tensors[0]):
             row["tiles"] = _conv_fused.fastest_tiles(tensors, options, weight, conv, groups, time)
             _tuning.remember(device, key, row)
             took = {
