@@ -61,7 +61,7 @@ Grid finish_grid(const Plan& plan, std::int64_t groups) {
   return {{blocks_of(plan.channels, kFinishChannels), at_most(groups, 65535)}, {kFinishChannels, kFinishLanes}};
 }
 
-// --- units in one piece ----------------------------------------------------------------------------------------------
+// --- units in one piece ---------------------------------------------------------------------------------
 
 // As many threads as have a pack each, up to a whole block.
 unsigned unit_threads(const Plan& plan, int pack) {
@@ -93,7 +93,7 @@ template <class T> bool stays_in_cache(const Plan& plan) {
   return copy_bytes<T>(plan) <= kMost;
 }
 
-// --- units in chunks -------------------------------------------------------------------------------------------------
+// --- units in chunks ------------------------------------------------------------------------------------
 
 template <class T> Status take_statistics(const NormActForward& p, const Plan& plan, void* stream) {
   using A = Accumulator<T>;
@@ -134,49 +134,50 @@ template <class T> Status forward(const NormActForward& p, void* stream) {
   return launch("norm_act_plane_forward", norm_act_plane_forward<T>, piece_grid(pieces, limits), stream, p, pieces);
 }
 
-template <class T> Status finish_sums(const NormActBackward& p, const Plan& plan, void* stream) {
-  using A = Accumulator<T>;
-  const Scratch scratch(p.scratch, plan);
-  return launch("norm_act_finish_sums", norm_act_finish_sums<A>, finish_grid(plan, 1), stream, plan, scratch.sums,
-                scratch.unit_means, static_cast<A*>(p.grad_weight), static_cast<A*>(p.grad_bias));
-}
-
 template <class T> Status sum_gradients(const NormActBackward& p, const Plan& plan, void* stream) {
-  GradientSums* const sums = Scratch(p.scratch, plan).sums;
-  const Status status = p.shape.channels_last ? launch("norm_act_pixel_sums", norm_act_pixel_sums<T>,
-                                                       pixel_sum_grid<T, GradientSums>(plan), stream, p, plan, sums)
-                                              : launch("norm_act_plane_sums", norm_act_plane_sums<T>,
-                                                       plane_sum_grid(plan), stream, p, plan, sums);
-  return status == Status::kOk ? finish_sums<T>(p, plan, stream) : status;
+  const Scratch scratch(p.scratch, plan);
+  const Status status =
+      p.shape.channels_last
+          ? launch("norm_act_pixel_sums", norm_act_pixel_sums<T>, pixel_sum_grid<T, GradientSums>(plan), stream, p,
+                   plan, scratch.sums)
+          : launch("norm_act_plane_sums", norm_act_plane_sums<T>, plane_sum_grid(plan), stream, p, plan, scratch.sums);
+  if (status != Status::kOk) return status;
+  return launch("norm_act_finish_sums", norm_act_finish_sums, finish_grid(plan, plan.groups), stream, plan,
+                scratch.sums, scratch.unit_sums);
 }
 
-template <class T> Status unit_backward(const NormActBackward& p, const Plan& plan, void* stream) {
-  const Status status =
-      launch("norm_act_unit_backward", norm_act_unit_backward<T>,
-             {unsigned(plan.units()), unit_threads(plan, kPack<T>)}, stream, p, plan, Scratch(p.scratch, plan).sums);
-  const bool affine = p.grad_weight || p.grad_bias;
-  return status == Status::kOk && affine ? finish_sums<T>(p, plan, stream) : status;
+template <class T> Status write_affine(const NormActBackward& p, const Plan& plan, void* stream) {
+  using A = Accumulator<T>;
+  if (!p.grad_weight && !p.grad_bias) return Status::kOk;
+  return launch("norm_act_finish_affine", norm_act_finish_affine<A>, finish_grid(plan, 1), stream, plan,
+                Scratch(p.scratch, plan).unit_sums, static_cast<A*>(p.grad_weight), static_cast<A*>(p.grad_bias));
 }
 
 template <class T> Status backward(const NormActBackward& p, void* stream) {
   const NormActShape& s = p.shape;
   const Plan plan = Plan::of(s);
   const bool moves = s.statistics == Statistics::kOwn;  // the statistics, with x
-  if (moves && in_one_piece(s, plan) && stays_in_cache<T>(plan))
-    return unit_backward<T>(p, plan.in_one_piece(), stream);
+  GradientSums* const unit_sums = Scratch(p.scratch, plan).unit_sums;
+  Status status = Status::kOk;
+  if (moves && in_one_piece(s, plan) && stays_in_cache<T>(plan)) {
+    status = launch("norm_act_unit_backward", norm_act_unit_backward<T>,
+                    {unsigned(plan.units()), unit_threads(plan, kPack<T>)}, stream, p, plan, unit_sums);
+    return status == Status::kOk ? write_affine<T>(p, plan, stream) : status;
+  }
+  if (moves || p.grad_weight || p.grad_bias) status = sum_gradients<T>(p, plan, stream);
+  if (status == Status::kOk) status = write_affine<T>(p, plan, stream);
   Limits limits;
-  Status status = read_limits(limits);
-  if (status == Status::kOk && (moves || p.grad_weight || p.grad_bias)) status = sum_gradients<T>(p, plan, stream);
+  if (status == Status::kOk) status = read_limits(limits);
   if (status != Status::kOk) return status;
-  const GradientSums* unit_means = moves ? Scratch(p.scratch, plan).unit_means : nullptr;
+  const GradientSums* const moving = moves ? unit_sums : nullptr;
   if (s.channels_last) {
     const int run = pixel_run<T>(s, plan, plan.pixels);
     return launch("norm_act_pixel_backward", norm_act_pixel_backward<T>, pixel_grid<T>(s, plan, plan.pixels, run),
-                  stream, p, plan, run, unit_means);
+                  stream, p, plan, run, moving);
   }
   const Pieces pieces = Pieces::of(s.n * s.c, plan.pixels);
   return launch("norm_act_plane_backward", norm_act_plane_backward<T>, piece_grid(pieces, limits), stream, p, pieces,
-                unit_means);
+                moving);
 }
 
 }  // namespace

@@ -105,7 +105,7 @@ inline __device__ void store_positions(T* p, int first, const Range& range, cons
     if (range.has(first + i)) p[first + i] = pack.values[i];
 }
 
-// --- through a border --------------------------------------------------------------------------------------------
+// --- through a border -----------------------------------------------------------------------------------
 
 // The image and its border, in ints.
 struct Frame {

@@ -42,6 +42,11 @@ inline __device__ std::int64_t statistic(const NormActShape& s, int n, int c) {
   return s.statistics == Statistics::kGiven ? c : n / (s.n / s.stat_groups) * s.c + c;
 }
 
+// What a sum over the values that share statistics is multiplied by to be their mean.
+inline __device__ double unit_share(const NormActShape& s) {
+  return 1 / (double(s.n / s.stat_groups) * double(s.h) * double(s.w));
+}
+
 // Params: NormActForward or NormActBackward. Without statistics.
 template <class A, class Params> inline __device__ Coefficients<A> affine_of(const Params& p, int c) {
   Coefficients<A> k{0, 1, 1, A(-0.0)};  // adding -0 keeps the sign of every zero
@@ -101,6 +106,7 @@ template <class A> struct RunningMoments {
 struct GradientSums {
   double g, gx;
   __device__ GradientSums operator+(const GradientSums& other) const { return {g + other.g, gx + other.gx}; }
+  __device__ GradientSums operator*(double factor) const { return {g * factor, gx * factor}; }
 };
 inline __device__ GradientSums shuffle_down(const GradientSums& value, int distance) {
   return {shuffle_down(value.g, distance), shuffle_down(value.gx, distance)};

@@ -87,7 +87,7 @@ template <class T> struct ChannelCoefficients {
   }
 };
 
-// --- sums --------------------------------------------------------------------------------------------------------
+// --- sums -----------------------------------------------------------------------------------------------
 
 // Merges the rows of a block, channel by channel, in their order. parts has room for a row of channels of every thread.
 template <class T, class Sum, class Merge>
@@ -220,7 +220,7 @@ __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
     if (i < count) partials[plan.partial(group, index, place.mine.first + i)] = mine[i];
 }
 
-// --- results -------------------------------------------------------------------------------------------------------
+// --- results --------------------------------------------------------------------------------------------
 
 // The result, its border with it. Reads x and residual once (but for the border), writes y once.
 // Grid: (runs of `run` pixels of the padded image, samples, blocks of channels).
@@ -272,11 +272,12 @@ template <class T> __global__ void __launch_bounds__(kPixelThreads, kPixelBlocks
 // Grid: (runs of `run` pixels, samples, blocks of channels).
 template <class T>
 __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
-    norm_act_pixel_backward(NormActBackward p, Plan plan, int run, const GradientSums* unit_means) {
+    norm_act_pixel_backward(NormActBackward p, Plan plan, int run, const GradientSums* unit_sums) {
   using A = Accumulator<T>;
   const NormActShape& s = p.shape;
   const Place<T> place(plan, int(blockIdx.z));
   const int count = place.mine.count;
+  const double share = unit_share(s);
   if (count == 0) return;
   const int begin = int(blockIdx.x) * run, end = min(begin + run, plan.pixels);
   for (int n = int(blockIdx.y); n < int(s.n); n += int(gridDim.y)) {
@@ -284,8 +285,8 @@ __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
     A mean_g[kPack<T>] = {}, mean_gx[kPack<T>] = {};
 #pragma unroll
     for (int i = 0; i < kPack<T>; ++i) {
-      if (unit_means == nullptr || i >= count) continue;
-      const GradientSums means = unit_means[statistic(s, n, place.mine.first + i)];
+      if (unit_sums == nullptr || i >= count) continue;
+      const GradientSums means = unit_sums[statistic(s, n, place.mine.first + i)] * share;
       mean_g[i] = A(means.g);
       mean_gx[i] = A(means.gx);
     }
@@ -301,7 +302,7 @@ __global__ void __launch_bounds__(kPixelThreads, kPixelBlocksHeld)
 #pragma unroll
       for (int i = 0; i < kPack<T>; ++i) {
         // Statistics that do not move with x take nothing away; 0 * xhat would, where x is not finite.
-        const A moved = unit_means ? gz[i] - mean_g[i] - xhat[i] * mean_gx[i] : gz[i];
+        const A moved = unit_sums ? gz[i] - mean_g[i] - xhat[i] * mean_gx[i] : gz[i];
         gz[i] = moved * (gradient.k.of[i].weight * gradient.k.of[i].rstd);
       }
       store_channels(grad_x + pixel * s.c, count, x_packs, gz);

@@ -46,15 +46,6 @@ struct Plan {
     return plan;
   }
 
-  // The same with each unit in one chunk.
-  Plan in_one_piece() const {
-    Plan plan = *this;
-    plan.chunk_samples = samples;
-    plan.chunk_pixels = pixels;
-    plan.chunks = plan.chunks_per_sample = 1;
-    return plan;
-  }
-
   std::int64_t partials() const { return std::int64_t(groups) * chunks * channels; }
   std::int64_t units() const { return std::int64_t(groups) * channels; }
   int channel_blocks(int pack) const { return (channels + lanes * pack - 1) / (lanes * pack); }
@@ -73,14 +64,14 @@ struct Plan {
   }
 };
 
-// The scratch memory: partial sums, and for the gradient the two means of every unit.
+// The scratch memory: partial sums, and for the gradient those of every unit.
 struct Scratch {
   Moments<double>* moments;
-  GradientSums *sums, *unit_means;
+  GradientSums *sums, *unit_sums;
 
   Scratch(void* memory, const Plan& plan)
       : moments(static_cast<Moments<double>*>(memory)), sums(static_cast<GradientSums*>(memory)),
-        unit_means(sums + plan.partials()) {}
+        unit_sums(sums + plan.partials()) {}
   static std::int64_t bytes(const Plan& plan) {
     const std::int64_t forward = plan.partials() * std::int64_t(sizeof(Moments<double>));
     const std::int64_t backward = (plan.partials() + plan.units()) * std::int64_t(sizeof(GradientSums));

@@ -16,7 +16,7 @@ struct Team {
   __device__ static Team warp() { return {int(threadIdx.x) % kWarp, kWarp}; }
 };
 
-// --- what a team does with a plane -----------------------------------------------------------------------------------
+// --- what a team does with a plane ----------------------------------------------------------------------
 
 // Adds the moments of the plane's positions in the range. With a copy, packs are left there too, as they lie in x.
 template <class T>
@@ -157,7 +157,7 @@ inline __device__ void write_gradient(const PlaneGradient<T>& gradient, const Gr
   }
 }
 
-// --- planes cut into chunks and pieces -------------------------------------------------------------------------------
+// --- planes cut into chunks and pieces ------------------------------------------------------------------
 
 // Moments of every chunk of every unit. Reads x once, writes one partial a chunk.
 // Grid: a block for each chunk of each unit.
@@ -236,18 +236,20 @@ template <class T> __global__ void __launch_bounds__(kThreads, kBlocksHeld)
 // Grid: as for the result, over the pieces of the planes of x.
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocksHeld)
-    norm_act_plane_backward(NormActBackward p, Pieces pieces, const GradientSums* unit_means) {
+    norm_act_plane_backward(NormActBackward p, Pieces pieces, const GradientSums* unit_sums) {
   const int channels = int(p.shape.c);
+  const double share = unit_share(p.shape);
   for (int piece = pieces.first(); piece < pieces.count; piece += pieces.step()) {
     const int plane = pieces.plane(piece);
     const int n = plane / channels, c = plane % channels;
-    const GradientSums* const means = unit_means ? unit_means + statistic(p.shape, n, c) : nullptr;
-    write_gradient(PlaneGradient<T>(p, n, c), means, pieces.start(piece), pieces.range(piece), Team::warp());
+    GradientSums means;
+    if (unit_sums) means = unit_sums[statistic(p.shape, n, c)] * share;
+    write_gradient(PlaneGradient<T>(p, n, c), unit_sums ? &means : nullptr, pieces.start(piece), pieces.range(piece),
+                   Team::warp());
   }
 }
 
-// --- units that one block keeps
-// ----------------------------------------------------------------------------------------
+// --- units that one block keeps -------------------------------------------------------------------------
 
 // Values from the start of one sample's copy to that of the next: room to lie as misaligned as in x.
 template <class T> inline __host__ __device__ int copy_step(int pixels) {
@@ -289,20 +291,19 @@ template <class T> __global__ void __launch_bounds__(kThreads, kBlocksHeld)
 }
 
 // Sums and gradients of a unit. Reads grad_y, x and residual twice, the second time from the caches that the first
-// filled; writes grad_x and grad_residual once, and the sums where weight or bias want them.
+// filled; writes grad_x and grad_residual once, and 2 values a unit.
 // Grid: a block for each unit.
 template <class T>
 __global__ void __launch_bounds__(kThreads, kBlocksHeld)
-    norm_act_unit_backward(NormActBackward p, Plan plan, GradientSums* sums) {
+    norm_act_unit_backward(NormActBackward p, Plan plan, GradientSums* unit_sums) {
   const int group = blockIdx.x / plan.channels, c = blockIdx.x % plan.channels, first = group * plan.samples;
   GradientSums all{0, 0};
   for (int n = first; n < first + plan.samples; ++n) {
     all = all + sum_gradient(PlaneGradient<T>(p, n, c), {0, plan.pixels}, Team::block());
   }
   all = block_reduce(all, Add{});
-  if (threadIdx.x == 0) sums[plan.partial(group, 0, c)] = all;
-  const double share = 1 / (double(plan.samples) * plan.pixels);
-  const GradientSums means{all.g * share, all.gx * share};
+  if (threadIdx.x == 0) unit_sums[blockIdx.x] = all;
+  const GradientSums means = all * unit_share(p.shape);
   for (int n = first; n < first + plan.samples; ++n) {
     const std::int64_t start = (std::int64_t(n) * plan.channels + c) * plan.pixels;
     write_gradient(PlaneGradient<T>(p, n, c), &means, start, {0, plan.pixels}, Team::block());

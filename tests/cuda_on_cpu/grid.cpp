@@ -55,7 +55,7 @@ std::mt19937 dice;
 cudaError_t last_error = cudaSuccess;
 char words[512] = "";
 
-// --- faults --------------------------------------------------------------------------------------------------
+// --- faults ---------------------------------------------------------------------------------------------
 
 void note(const char* what) {
   std::snprintf(words, sizeof words, "%s, thread (%u, %u, %u) of block (%u, %u, %u)", what, threadIdx.x, threadIdx.y,
@@ -110,7 +110,7 @@ class Watch {
   struct sigaction segv_before_, bus_before_;
 };
 
-// --- a block ---------------------------------------------------------------------------------------------------
+// --- a block --------------------------------------------------------------------------------------------
 
 void thread_main() {
   (*body)();
@@ -215,7 +215,7 @@ void run_blocks(dim3 blocks, std::size_t threads_in_block, std::size_t dynamic_b
 
 }  // namespace
 
-// --- what kernels call -------------------------------------------------------------------------------------------
+// --- what kernels call ----------------------------------------------------------------------------------
 
 void sync_threads() { wait_as(State::kAtBarrier); }
 
@@ -291,7 +291,7 @@ void run(dim3 blocks, dim3 block, std::size_t shared, const std::function<void()
 
 }  // namespace cuda_on_cpu
 
-// --- the runtime ---------------------------------------------------------------------------------------------------
+// --- the runtime ----------------------------------------------------------------------------------------
 
 cudaError_t cudaGetLastError() {
   const cudaError_t error = cuda_on_cpu::last_error;

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-// --- the language ----------------------------------------------------------------------------------------
+// --- the language ---------------------------------------------------------------------------------------
 
 // There is no __shared__: arrays in shared memory are declared with the macros of csrc/cuda/launch.h, which put them
 // between guard zones.
@@ -41,7 +41,7 @@ inline dim3 blockDim, gridDim;
 using std::max;
 using std::min;
 
-// --- barriers and warps ----------------------------------------------------------------------------------
+// --- barriers and warps ---------------------------------------------------------------------------------
 
 inline void __syncthreads() { cuda_on_cpu::sync_threads(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) { cuda_on_cpu::exchange(mask, 0); }
@@ -89,7 +89,7 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
 }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == mask; }
-// --- atomics: integers only, for sums of floats would depend on the order ------------------------------------
+// --- atomics: integers only, for sums of floats would depend on the order -------------------------------
 
 namespace cuda_on_cpu {
 template <class T, class Next> T replace(T* place, const Next& next) {
@@ -116,12 +116,12 @@ template <class T> T atomicCAS(T* place, T expected, T value) {
   return cuda_on_cpu::replace(place, [&](T old) { return old == expected ? value : old; });
 }
 
-// --- intrinsics --------------------------------------------------------------------------------------------
+// --- intrinsics -----------------------------------------------------------------------------------------
 
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 
-// --- the runtime: one device, whose limits tests may lower ------------------------------------------------
+// --- the runtime: one device, whose limits tests may lower ----------------------------------------------
 
 enum cudaError_t : int {
   cudaSuccess = 0,
