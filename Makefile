@@ -17,7 +17,7 @@ OP_TESTS := $(wildcard $(foreach op,$(OPS),tests/test_$(op)*.py))
 BENCHES := $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench triton-report cuda-report wheel sanitize clean
+.PHONY: help setup demo test lint docs bench gpu-check triton-report cuda-report wheel sanitize clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
@@ -49,6 +49,9 @@ docs: setup  ## guides and the reference made of the docstrings, as pages in sit
 
 bench: setup  ## all benchmarks, rows into benchmarks/results; BENCH_FLAGS=--quick for a glance, --large for 2048x1024
 	set -e; for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench $(BENCH_FLAGS); done
+
+gpu-check:  ## on a machine with a GPU: build, op tests, sanitizers, benchmarks, with the torch of GPU_PYTHON (python3)
+	benchmarks/gpu_check.sh
 
 triton-report: setup  ## registers, spills and traffic of the Triton kernels, compiled for sm_80 and sm_90; needs no GPU
 	$(BIN)/python -m benchmarks.triton_report

@@ -90,7 +90,7 @@ def providers(features: Features, fake: Sequence[Tensor], real: Sequence[Tensor]
         return torch.stack(terms).sum()
 
     def native(*fake: Tensor) -> Tensor:
-        return ops.feature_matching_loss(fake, real, features.weights, backend="native")
+        return ops.feature_matching_loss(fake, real, features.weights)
 
     yield Provider(EAGER, lambda mode: timed_call(eager, fake, mode))
     yield Provider("compile", lambda mode: timed_call(compiled(eager), fake, mode))

@@ -72,7 +72,7 @@ def providers(maps: Maps, tensors: Sequence[Tensor]) -> Iterator[Provider]:
         return torch.stack([loss(p, target) for p, target in zip(predictions, targets, strict=True)]).sum()
 
     def native(*predictions: Tensor) -> Tensor:
-        return ops.gan_loss(predictions, True, maps.gan_mode, backend="native")
+        return ops.gan_loss(predictions, True, maps.gan_mode)
 
     yield Provider(EAGER, lambda mode: timed_call(eager, tensors, mode))
     yield Provider("compile", lambda mode: timed_call(compiled(eager), tensors, mode))

@@ -57,11 +57,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def street() -> Street:
     """1024 x 2048 pixels: a real frame where there is one."""
+    here = torch.get_default_device()
     folder = os.environ.get("TORCHP2P_CITYSCAPES")
     if folder:
         path = min((Path(folder) / "test_inst").iterdir())
-        return Street("cityscapes", torch.from_numpy(read_ids(path))[None, None])
-    return Street("drawn", torch.from_numpy(draw_scene((1024, 2048), seed=0).inst)[None, None])
+        return Street("cityscapes", torch.as_tensor(read_ids(path), device=here)[None, None])
+    return Street("drawn", torch.as_tensor(draw_scene((1024, 2048), seed=0).inst, device=here)[None, None])
 
 
 def case(scene: Street, x: Tensor) -> Case:
@@ -99,7 +100,7 @@ def with_original(ids: Tensor, x: Tensor) -> Iterator[Provider]:
 
 
 def native(x: Tensor, ids: Tensor) -> Tensor:
-    return ops.instance_avg_pool(x, ids, backend="native")
+    return ops.instance_avg_pool(x, ids)
 
 
 def numbered(ids: Tensor) -> tuple[Tensor, Tensor]:

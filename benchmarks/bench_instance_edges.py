@@ -56,7 +56,7 @@ def providers(ids: Tensor) -> Iterator[Provider]:
 
 
 def native(ids: Tensor) -> Tensor:
-    return ops.instance_edges(ids, backend="native")
+    return ops.instance_edges(ids)
 
 
 def reference_in_float32(ids: Tensor) -> Tensor:

@@ -74,13 +74,13 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def label_maps(size: tuple[int, int]) -> Iterator[tuple[str, Tensor]]:
     """(source, (1, 1, H, W) uint8) of every source that there is."""
-    folder = os.environ.get("TORCHP2P_CITYSCAPES")
+    folder, here = os.environ.get("TORCHP2P_CITYSCAPES"), torch.get_default_device()
     if folder:
         path = sorted((Path(folder) / "train_label").glob("*.png"))[0]
         with Image.open(path) as image:
             frame = np.array(image.resize((size[1], size[0]), Image.Resampling.NEAREST))
-        yield "cityscapes", torch.from_numpy(frame.astype(np.uint8))[None, None]
-    yield "drawn scene", torch.from_numpy(draw_scene(size, 1).label.astype(np.uint8))[None, None]
+        yield "cityscapes", torch.as_tensor(frame.astype(np.uint8), device=here)[None, None]
+    yield "drawn scene", torch.as_tensor(draw_scene(size, 1).label.astype(np.uint8), device=here)[None, None]
     yield "noise", torch.randint(0, CLASSES, (1, 1, *size), dtype=torch.uint8)
 
 
@@ -147,7 +147,6 @@ def providers(layer: Layer, labels: Tensor, tensors: Sequence[Tensor]) -> Iterat
             stride=layer.stride,
             padding=layer.padding,
             pad_mode=layer.pad_mode,
-            backend="native",
         )
 
     one_hot_last, weight_last, dense_last = (

@@ -84,7 +84,7 @@ def providers(block: Block, x: Tensor) -> Iterator[Provider]:
         return F.pad(y, (block.pad,) * 4, mode="reflect") if block.pad else y
 
     def native(x: Tensor) -> Tensor:
-        return ops.norm_act(x, act=block.act, pad=block.pad, backend="native")
+        return ops.norm_act(x, act=block.act, pad=block.pad)
 
     yield Provider(EAGER, run(eager))
     yield Provider(EAGER, run(eager, channels_last), "channels_last")

@@ -26,11 +26,11 @@ def eager_norm_act(x: Tensor) -> Tensor:
 
 
 def native_norm_act(x: Tensor) -> Tensor:
-    return ops.norm_act(x, backend="native")
+    return ops.norm_act(x)
 
 
 def native_gan_loss(x: Tensor) -> Tensor:
-    return ops.gan_loss(x, True, backend="native")
+    return ops.gan_loss(x, True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     compare(session, "gan_loss", "lsgan", x, lambda x: F.mse_loss(x, target), native_gan_loss)
     compare(
         session, "feature_matching_loss", "l1", x,
-        lambda x: F.l1_loss(x, target), lambda x: ops.feature_matching_loss(x, target, backend="native"),
+        lambda x: F.l1_loss(x, target), lambda x: ops.feature_matching_loss(x, target),
     )  # fmt: skip
     session.save()
 

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--backends", nargs="+", default=["native", "compile", "reference"])
     options = parser.parse_args(argv)
     device = torch.device(options.device)
-    name = machine.device_name() if device.type == "cpu" else torch.cuda.get_device_name()
+    name = machine.processor_name() if device.type == "cpu" else torch.cuda.get_device_name()
     rows = [row for case in cases() for dtype in DTYPES for row in errors(case, dtype, device, options.backends)]
     Console().print(*tables(rows), sep="\n")
     write(Path(__file__).resolve().parent / "results" / f"errors_{device.type}.csv", rows, name)

@@ -15,7 +15,8 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from rich.console import Console
 from torch import Tensor
 
 from benchmarks import machine, results
+from torchp2p import backend, ops
 from torchp2p.reference.norm_act import memory_format_of
 
 Call = Callable[[], object]
@@ -141,6 +143,26 @@ def timed_call(function: Callable[..., Tensor], inputs: Sequence[Tensor], mode: 
     return lambda: torch.autograd.grad(function(*leaves), leaves, gradient)
 
 
+def with_both_kernels(providers: Sequence[Provider]) -> list[Provider]:
+    """The providers, ours by the native and by the Triton kernels: on a GPU there are two."""
+
+    def on(name: str, prepare: Callable[[str], Call], mode: str) -> Call:
+        with backend(name):
+            call = prepare(mode)
+
+        def run() -> None:
+            with backend(name):
+                call()
+
+        return run
+
+    return [
+        replace(provider, name=name, prepare=partial(on, name, provider.prepare)) if name else provider
+        for provider in providers
+        for name in ((results.OURS, "triton") if provider.name == results.OURS else ("",))
+    ]
+
+
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """``function`` under torch.compile for the one shape it will see, with no memory of earlier cases."""
     torch.compiler.reset()
@@ -153,6 +175,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="a few cases and rounds, under a minute")
     parser.add_argument("--large", action="store_true", help="also activations at 2048 x 1024 (8 GB of memory)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where all providers run")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of every provider")
     parser.add_argument(
         "--allocator",
@@ -178,6 +201,7 @@ class Session:
 
     Raises:
         OSError: the allocator asked for cannot be had.
+        RuntimeError: there are no native kernels for the device, or there is no such device.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -186,8 +210,11 @@ class Session:
         torch.manual_seed(0)
         self.options = options
         self.console = Console()
-        plural = "" if options.threads == 1 else "s"
-        self.device = f"{machine.device_name()}, {options.threads} thread{plural}"
+        self.on_cuda = options.device == "cuda"
+        if self.on_cuda:
+            torch.set_default_device("cuda")  # the tensors of every case are made there
+        self.device = machine.gpu_name() if self.on_cuda else machine.cpu_name(options.threads)
+        ops.norm_act(torch.zeros(1, 1, 2, 2), backend="native")  # raises where a fallback would be measured as ours
         self.commit = machine.commit()
         self.rounds = 5 if options.quick else 21
         self.rows: list[results.Row] = []
@@ -202,9 +229,11 @@ class Session:
         A provider that takes seconds a call asks for fewer ``rounds``, at least two.
         """
         rounds = self.rounds if rounds is None else rounds
+        if self.on_cuda:
+            providers = with_both_kernels(providers)
         for mode in modes:
             calls = [provider.prepare(mode) for provider in providers]
-            samples = measure(calls, rounds=rounds, warmup=min(3, rounds - 1))
+            samples = self._measure(calls, rounds)
             eager = samples[[provider.name for provider in providers].index(EAGER)]
             rows = [
                 self._row(case, provider, mode, taken, eager)
@@ -231,13 +260,24 @@ class Session:
             Provider("read", lambda _: source.max),
         ]
         traffic = {"copy": 2 * BANDWIDTH_BYTES, "read": BANDWIDTH_BYTES}
-        samples = measure([provider.prepare("forward") for provider in providers], rounds=self.rounds)
+        samples = self._measure([provider.prepare("forward") for provider in providers], self.rounds)
         for provider, taken in zip(providers, samples, strict=True):
             case = Case("memory", "", "float32", f"{BANDWIDTH_BYTES} bytes", {"forward": traffic[provider.name]})
             row = self._row(case, provider, "forward", taken, samples[0])
             self.rows.append(row)
             self.console.print(f"{provider.name} bandwidth {row.gb_per_s:.1f} GB/s", highlight=False)
         return self.rows[0].gb_per_s
+
+    def _measure(self, calls: Sequence[Call], rounds: int) -> list[list[float]]:
+        """On a GPU a sample ends when the device has done its work, and nothing else of torch is told where to be."""
+        warmup = min(3, rounds - 1)
+        if not self.on_cuda:
+            return measure(calls, rounds=rounds, warmup=warmup)
+        torch.set_default_device(None)
+        try:
+            return measure(calls, rounds=rounds, warmup=warmup, clock=machine.clock_of_gpu)
+        finally:
+            torch.set_default_device("cuda")
 
     def _row(
         self, case: Case, provider: Provider, mode: str, samples: Sequence[float], eager: Sequence[float]

@@ -5,14 +5,39 @@ from __future__ import annotations
 import platform
 import re
 import subprocess
+import time
 from pathlib import Path
+
+import torch
 
 from torchp2p.memory import memory_tuning_unavailable, tune_cpu_memory
 
 ALLOCATORS = ("default", "keep")
 
 
-def device_name() -> str:
+def cpu_name(threads: int) -> str:
+    """The processor, and with how many threads it is measured."""
+    return f"{processor_name()}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def gpu_name() -> str:
+    """The current CUDA device.
+
+    Raises:
+        RuntimeError: torch sees none.
+    """
+    if not torch.cuda.is_available():
+        raise RuntimeError("device cuda was asked for, but this torch sees no CUDA device")
+    return torch.cuda.get_device_name()
+
+
+def clock_of_gpu() -> float:
+    """Seconds, once the current CUDA device has done what it was given."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def processor_name() -> str:
     """The processor's model name."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

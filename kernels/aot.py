@@ -61,6 +61,7 @@ def examples_of(op: str) -> list[Example]:
 
 def launches_of(example: Example) -> list[Launch]:
     """What a call launches; nothing runs."""
+    launches: list[Launch]
     with recorded() as launches:
         example.call()
     return launches

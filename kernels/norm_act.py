@@ -160,8 +160,9 @@ def _dense(vector: Tensor | None) -> Tensor | None:
 
 def _stays_cached(walk: Walk, x: Tensor) -> bool:
     """Whether one program should take a whole plane (block of planes), and read it twice."""
-    size = x.shape[2] * x.shape[3] * walk.shape[2] * x.element_size()
-    return size <= CACHED_BYTES and (walk.tiles <= FEW_TILES or walk.samples * walk.blocks >= ENOUGH_PROGRAMS)
+    size: int = x.shape[2] * x.shape[3] * walk.shape[2] * x.element_size()
+    worthwhile: bool = walk.tiles <= FEW_TILES or walk.samples * walk.blocks >= ENOUGH_PROGRAMS
+    return size <= CACHED_BYTES and worthwhile
 
 
 # --- for the report --------------------------------------------------------------------------------------

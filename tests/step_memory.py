@@ -77,7 +77,7 @@ def measured(case: str, who: str, weights: Path, limit: float, threads: int) -> 
     process.join()
     return {
         "case": case, "who": who, **found, "threads": str(threads), "commit": machine.commit(),
-        "device": machine.device_name(), "torch": torch.__version__,
+        "device": machine.processor_name(), "torch": torch.__version__,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }  # fmt: skip
 

@@ -27,6 +27,7 @@ from benchmarks import (
     machine,
     results,
 )
+from torchp2p.ops import _dispatch
 
 ROW = results.Row(
     date="2026-01-01T00:00:00+00:00",
@@ -206,6 +207,28 @@ def test_an_unknown_mode_is_refused() -> None:
 # --- keeping ---------------------------------------------------------------------------------------------
 
 
+def test_on_a_gpu_ours_is_measured_by_the_triton_kernels_as_well() -> None:
+    chosen: list[str] = []
+
+    def prepare(mode: str) -> Callable[[], object]:
+        return lambda: chosen.append(f"{mode} {_dispatch._requested}")
+
+    providers = [harness.Provider("eager", prepare), harness.Provider("native", prepare, "channels_last")]
+    both = harness.with_both_kernels(providers)
+    assert [(each.name, each.layout) for each in both] == [
+        ("eager", "contiguous"), ("native", "channels_last"), ("triton", "channels_last"),
+    ]  # fmt: skip
+    for provider in both:
+        provider.prepare("forward")()
+    assert chosen == ["forward None", "forward native", "forward triton"]
+
+
+def test_without_a_gpu_the_device_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="device cuda was asked for, but this torch sees no CUDA device"):
+        machine.gpu_name()
+
+
 def test_rows_are_appended_below_those_that_are_there(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "cpu.csv"
     results.append_rows(path, [ROW])
@@ -254,7 +277,7 @@ def test_rows_that_cannot_be_written_leave_the_old_file(tmp_path: Path, monkeypa
 
 def test_a_device_name_becomes_a_file_name() -> None:
     assert machine.slug("Intel(R) Xeon(R) @ 2.20GHz, 2 threads") == "intel-r-xeon-r-2-20ghz-2-threads"
-    assert machine.slug(machine.device_name())
+    assert machine.slug(machine.processor_name())
 
 
 def test_the_commit_is_unknown_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +295,7 @@ def test_an_unknown_allocator_is_refused() -> None:
 
 def session_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Session:
     monkeypatch.setattr(harness, "BANDWIDTH_BYTES", 2**16)
-    options = argparse.Namespace(quick=True, threads=2, allocator="default", results=folder)
+    options = argparse.Namespace(quick=True, device="cpu", threads=2, allocator="default", results=folder)
     return harness.Session(options)
 
 
