@@ -59,13 +59,16 @@ def _norm_act(
 
 def _conv_norm_act(
     x: Tensor, weight: Any, bias: Any, residual: Any, mean: Any, var: Any, norm: str, eps: float, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, ...]:
+    """Likewise; statistics, of which the next operator may make use, are taken anew there."""
+    *convolution, _, _, _ = rest
     h = _normalised(x, weight, bias, mean, var, norm, eps)
-    return conv_norm_act(h, None, None, residual, None, None, "none", eps, *rest[:-1])
+    found = conv_norm_act(h, None, None, residual, None, None, "none", eps, *convolution)
+    return *found, *(x.new_empty(0) for _ in range(2))
 
 
 def _normalised(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, norm: str, eps: float) -> Tensor:
-    if mean is not None:
+    if mean is not None and mean.dim() == 1:  # others are those of x itself
         return F.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
     if norm == "batch":
         return batch_normalised(x, weight, bias, eps)

@@ -60,34 +60,27 @@ class Run:
             return x
         if self.before is not None:
             x = Deferred(computed(x), **activation_of(self.before))
-        raw = computed(x) if self.conv is None else self._convolved(self.conv, x)
-        if self.dropout is not None:
-            raw = self.dropout(raw)
+        told = {} if self.norm is None else normalisation_of(self.norm) | activation_of(self.act)
+        result = Deferred(computed(x), **told) if self.conv is None else self._convolved(self.conv, x, told)
         if self.norm is None:
-            return _activated_in_place(raw, self.act)
-        result = Deferred(raw, **normalisation_of(self.norm), **activation_of(self.act))
+            return _activated_in_place(result.raw, self.act)
         if self.pad_after is None:
             return result
-        if _is_under_autocast(raw):  # it may give a pad a dtype of its own
+        if _is_under_autocast(result.raw):  # it may give a pad a dtype of its own
             return self.pad_after(result.tensor())
         return result.tensor(border_of(self.pad_after) or 0, pad_mode_of(self.pad_after))
 
-    def _convolved(self, conv: Conv, x: Tensor | Deferred) -> Tensor:
-        """The output of the convolution."""
+    def _convolved(self, conv: Conv, x: Tensor | Deferred, told: dict[str, Any]) -> Deferred:
+        """The output of the convolution, and what is told to be done to it."""
         if isinstance(x, Deferred) and _is_rounded_by_autocast(x.raw):
             x = x.tensor()
         padding = padding_of(conv, self.pad)
+        if padding is None or (isinstance(x, Tensor) and not self.is_fused):
+            return Deferred(self._dropped(conv(computed(x))), **told)
         weight, bias = conv.weight, conv.bias
         if self.dropout is None and isinstance(self.norm, nn.InstanceNorm2d) and self.norm.running_mean is None:
             weight, bias = _without_effect(weight, bias), None
-        if padding is None or (isinstance(x, Tensor) and self.pad is None and bias is conv.bias):
-            raw: Tensor = conv(computed(x))
-            return raw
-        if isinstance(x, Tensor) and padding[1] == "zeros":
-            if isinstance(conv, nn.ConvTranspose2d):
-                return F.conv_transpose2d(x, weight, bias, conv.stride, padding[0], conv.output_padding)
-            return F.conv2d(x, weight, bias, conv.stride, padding[0])
-        deferred = ops.conv_norm_act(
+        found = ops.conv_norm_act(
             x,
             weight,
             bias,
@@ -96,12 +89,14 @@ class Run:
             pad_mode=padding[1],
             transposed=isinstance(conv, nn.ConvTranspose2d),
             output_padding=(conv.output_padding[0], conv.output_padding[1]),
-            norm="none",
-            act="none",
             defer=True,
+            **(told if told and self.dropout is None else {"norm": "none", "act": "none"}),
         )
-        assert isinstance(deferred, Deferred)
-        return deferred.raw
+        assert isinstance(found, Deferred)
+        return found if self.dropout is None else Deferred(self._dropped(found.raw), **told)
+
+    def _dropped(self, raw: Tensor) -> Tensor:
+        return raw if self.dropout is None else self.dropout(raw)
 
 
 def runs_of(links: Links) -> list[Run]:
