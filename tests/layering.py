@@ -236,7 +236,9 @@ def quoted_fault(root: Path, place: Path, header: str) -> str:
 COLUMN = (
     "csrc/include/torchp2p/<op>.h",
     "csrc/cpu/<op>.cpp",
+    "csrc/cuda/<op>.cu",
     "csrc/bindings/<op>.cpp",
+    "kernels/<op>.py",
     "torchp2p/reference/<op>.py",
     "torchp2p/ops/<op>.py",
     "torchp2p/nn/<op>.py",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +21,7 @@ from op_testing import (
 from PIL import Image
 
 from torchp2p.data.demo import draw_scene
-from torchp2p.ops import label_conv2d
+from torchp2p.ops import _label_range, label_conv2d
 from torchp2p.reference import label_conv2d as reference
 
 OP = "label_conv2d"
@@ -354,7 +353,7 @@ def test_the_first_id_out_of_range_is_named_with_its_place(dtype, id_, backend, 
 
 
 def test_in_a_graph_that_is_captured_ids_are_checked_without_waiting_for_the_device(monkeypatch, device):
-    monkeypatch.setattr(sys.modules["torchp2p.ops.label_conv2d"], "_captured", lambda x: True)
+    monkeypatch.setattr(_label_range, "captured", lambda x: True)
     labels, weight = torch.zeros(1, 1, 4, 4, dtype=torch.uint8, device=device), torch.randn(3, 5, 3, 3, device=device)
     calls = recorded_calls(lambda: label_conv2d(labels, weight, backend="reference"))
     assert "aten::_assert_async" in calls

@@ -13,26 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchp2p.ops import _check, _native
+from torchp2p.ops import _check, _label_conv2d_native
 from torchp2p.ops._dispatch import choose
+from torchp2p.ops._label_conv2d_native import LABEL_CODES, classes_of
+from torchp2p.ops._label_range import check_labels
 from torchp2p.ops._library import LIBRARY, differentiate, implementation, register
+from torchp2p.ops._norm_act_options import PAD_MODES
 from torchp2p.reference import label_conv2d as reference
-from torchp2p.reference.norm_act import memory_format_of, statistics_dtype
-
-PAD_MODES = ("reflect", "replicate", "zeros")
-
-# Codes of csrc/include/torchp2p/norm_act.h and label_conv2d.h.
-_PAD_CODES = {name: code for code, name in enumerate(PAD_MODES)}
-_LABEL_CODES = {
-    torch.uint8: 0,
-    torch.int8: 1,
-    torch.uint16: 2,
-    torch.int16: 3,
-    torch.uint32: 4,
-    torch.int32: 5,
-    torch.uint64: 6,
-    torch.int64: 7,
-}
+from torchp2p.reference.norm_act import memory_format_of
 
 
 def label_conv2d(
@@ -114,7 +102,7 @@ def _check_tensors(labels: Any, weight: Any, bias: Any, dense: Any) -> None:
     """Types, dtypes and numbers of dimensions, each on its own."""
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels must be a Tensor, got {type(labels).__name__}")
-    if labels.dtype not in _LABEL_CODES:
+    if labels.dtype not in LABEL_CODES:
         raise TypeError(f"labels must have an integer dtype, got {labels.dtype}")
     if labels.dim() != 3 and (labels.dim() != 4 or labels.shape[1] != 1):
         raise ValueError(f"labels must be (N, 1, H, W) or (N, H, W), got shape {tuple(labels.shape)}")
@@ -190,38 +178,6 @@ def _pair(name: str, value: Any, least: int) -> tuple[int, int]:
     return pair
 
 
-def _refuse_label(labels: Tensor, classes: int, index: int) -> None:
-    """Raise for the id at a flat index of (N, 1, H, W)."""
-    height, width = labels.shape[2:]
-    n, y, x = index // (height * width), index // width % height, index % width
-    raise ValueError(
-        f"labels must be ids in 0..{classes - 1}, the label channels of weight, got {labels[n, 0, y, x].item()} "
-        f"at (n, y, x) = ({n}, {y}, {x}); ignore_out_of_range=True lets such pixels contribute nothing"
-    )
-
-
-def _captured(x: Tensor) -> bool:
-    """Whether what is done to ``x`` goes into a CUDA graph instead of being done."""
-    return x.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
-def _assert_on_device(right: Tensor, classes: int) -> None:
-    """What stands in a CUDA graph for an error that names id and place."""
-    torch._assert_async(right, f"labels must be ids in 0..{classes - 1}, the label channels of weight")
-
-
-def _check_labels(labels: Tensor, classes: int) -> None:
-    """Raise for the first id out of range. A graph being captured cannot wait for an answer: it gets an assertion."""
-    ids = labels.long()
-    wrong = ((ids < 0) | (ids >= classes)).flatten()
-    if _captured(labels):
-        _assert_on_device(~wrong.any(), classes)
-        return
-    places = wrong.nonzero()
-    if len(places):
-        _refuse_label(labels, classes, int(places[0]))
-
-
 # --- schema and implementations ------------------------------------------------------------------------
 
 LIBRARY.define(
@@ -233,10 +189,6 @@ LIBRARY.define(
     "int[] padding, str pad_mode, bool[] needs, str backend) "
     "-> (Tensor grad_weight, Tensor grad_bias, Tensor grad_dense)"
 )
-
-
-def _classes(weight: Tensor, dense: Tensor | None) -> int:
-    return weight.shape[1] - (0 if dense is None else dense.shape[1])
 
 
 def _forward(
@@ -253,9 +205,9 @@ def _forward(
     args = (labels, weight, bias, dense, stride, padding, pad_mode)
     y = _empty_output(labels, weight, dense, stride, padding)
     if backend == "native" and y.numel():
-        return _native_forward(y, *args, ignore_out_of_range)
+        return _label_conv2d_native.forward(y, *args, ignore_out_of_range)
     if not ignore_out_of_range:
-        _check_labels(labels, _classes(weight, dense))
+        check_labels(labels, classes_of(weight, dense))
     if not y.numel():
         return y
     function = implementation(reference.label_conv2d, backend)
@@ -284,7 +236,7 @@ def _backward(
         for grad in grads:
             grad.zero_()
     elif backend == "native":
-        _native_backward(grads, *args)
+        _label_conv2d_native.backward(grads, *args)
     elif backend == "triton":
         found: tuple[Tensor, Tensor, Tensor] = implementation(reference.label_conv2d_backward, backend)(*args)
         return found
@@ -294,102 +246,6 @@ def _backward(
             for grad, value in zip(grads, reference.label_conv2d_backward(*args), strict=True):
                 grad.copy_(value)
     return grads
-
-
-def _native_forward(
-    y: Tensor,
-    labels: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    dense: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    pad_mode: str,
-    ignore_out_of_range: bool,
-) -> Tensor:
-    acc, classes = statistics_dtype(weight.dtype), _classes(weight, dense)
-    used_weight, used_dense = weight.to(acc), None if dense is None else dense.to(acc)
-    used_bias = None if bias is None else bias.to(acc).contiguous()
-    place = _native.place(labels)
-    sizes, window = (classes, weight.shape[1] - classes, weight.shape[0]), (*weight.shape[2:], *stride, *padding)
-    codes = (_PAD_CODES[pad_mode], _native.DTYPE_CODES[y.dtype])
-    scratch = _scratch("forward", place, y, labels.shape, sizes, window, *codes)
-    on_device = labels.new_empty((), dtype=torch.int64) if place[0] >= 0 and not ignore_out_of_range else None
-    status, bad_label = _native.C.label_conv2d_forward(
-        labels.data_ptr(), _native.address(used_dense), used_weight.data_ptr(), _native.address(used_bias),
-        y.data_ptr(), _native.address(on_device), _native.address(scratch),
-        labels.shape, labels.stride(), _stride_of(used_dense), used_weight.stride(),
-        sizes, window, *codes, _LABEL_CODES[labels.dtype],
-        reference.layout_of(weight, dense) == torch.channels_last, ignore_out_of_range, *place,
-    )  # fmt: skip
-    if on_device is not None and not status:
-        if _captured(labels):
-            _assert_on_device(on_device < 0, classes)
-        else:
-            bad_label = int(on_device)
-    if bad_label >= 0:
-        _refuse_label(labels, classes, bad_label)
-    _native.raise_for_status(status, "label_conv2d_forward", f"labels of shape {tuple(labels.shape)}")
-    return y
-
-
-def _scratch(call: str, place: tuple[int, int], x: Tensor, *shape: Any) -> Tensor | None:
-    """Memory for what the kernels of a native call prepare on a CUDA device."""
-    return _native.scratch(x, getattr(_native.C, f"label_conv2d_{call}_scratch")(*shape)) if place[0] >= 0 else None
-
-
-def _native_backward(
-    grads: tuple[Tensor, Tensor, Tensor],
-    grad_y: Tensor,
-    labels: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    dense: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    pad_mode: str,
-    needs: Sequence[bool],
-) -> None:
-    grad_weight, grad_bias, grad_dense = grads
-    acc, classes = statistics_dtype(weight.dtype), _classes(weight, dense)
-    sizes = (classes, weight.shape[1] - classes, weight.shape[0])
-    window, codes = (*weight.shape[2:], *stride, *padding), (_PAD_CODES[pad_mode], _native.DTYPE_CODES[grad_y.dtype])
-    place, shape = _native.place(labels), (labels.shape, sizes, window, *codes)
-    if grad_weight.numel():
-        used_dense = None if dense is None else dense.to(acc)
-        into_weight, into_bias = _accumulator(grad_weight, acc), _accumulator(grad_bias, acc)
-        scratch = _scratch("backward", place, grad_y, *shape)
-        status = _native.C.label_conv2d_backward(
-            labels.data_ptr(), _native.address(used_dense), grad_y.data_ptr(), into_weight.data_ptr(),
-            into_bias.data_ptr() if grad_bias.numel() else 0, _native.address(scratch),
-            labels.shape, labels.stride(), _stride_of(used_dense), grad_y.stride(), into_weight.stride(),
-            sizes, window, *codes, _LABEL_CODES[labels.dtype], *place,
-        )  # fmt: skip
-        _native.raise_for_status(status, "label_conv2d_backward", f"labels of shape {tuple(labels.shape)}")
-        if into_weight is not grad_weight:
-            grad_weight.copy_(into_weight)
-        if into_bias is not grad_bias:
-            grad_bias.copy_(into_bias)
-    elif grad_bias.numel():
-        grad_bias.copy_(grad_y.sum((0, 2, 3), dtype=acc))
-    if grad_dense.numel():
-        used_weight = weight.to(acc)
-        scratch = _scratch("dense_gradient", place, grad_y, *shape)
-        status = _native.C.label_conv2d_dense_gradient(
-            grad_y.data_ptr(), used_weight.data_ptr(), grad_dense.data_ptr(), _native.address(scratch),
-            grad_dense.shape, grad_y.stride(), used_weight.stride(), sizes, window, *codes,
-            memory_format_of(grad_dense) == torch.channels_last, *place,
-        )  # fmt: skip
-        _native.raise_for_status(status, "label_conv2d_dense_gradient", f"dense of shape {tuple(grad_dense.shape)}")
-
-
-def _accumulator(gradient: Tensor, acc: torch.dtype) -> Tensor:
-    """Where a kernel writes a gradient: itself, if it has the accumulator's dtype."""
-    return gradient if gradient.dtype == acc else torch.empty_like(gradient, dtype=acc)
-
-
-def _stride_of(tensor: Tensor | None) -> tuple[int, ...]:
-    return (0, 0, 0, 0) if tensor is None else tensor.stride()
 
 
 def _empty_output(
