@@ -38,7 +38,7 @@ def _place_showing(i, size, pad, k, MODE: tl.constexpr):
 
 @triton.jit
 def _may_show(k, first, count: tl.constexpr, size, pad, MODE: tl.constexpr):
-    """Whether the k-th place shows any of ``count`` rows from ``first`` on; away from borders only the 0-th does."""
+    """Whether the k-th place shows any of ``count`` rows from ``first`` on: away from borders only the 0-th."""
     if MODE == "reflect":
         front, back = k == 1, (k == 2) & (first + count + pad >= size)
         return (k == 0) | (front & (first <= pad)) | back
