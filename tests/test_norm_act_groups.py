@@ -12,7 +12,7 @@ from op_testing import DTYPES, assert_as_exact_as_eager, channels_last, contiguo
 from torchp2p.ops import norm_act
 
 OP = "norm_act"
-pytestmark = pytest.mark.interpreted(one_in=6)
+pytestmark = pytest.mark.interpreted(one_in=12)
 GROUPED = Case("batch", affine=True, residual=True, pad=1, shape=(6, 3, 9, 11))
 either_layout = pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda f: f.__name__)
 
