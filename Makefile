@@ -35,8 +35,10 @@ demo: setup  ## train on street scenes that the package draws itself; ends with 
 	$(BIN)/torchp2p translate checkpoints/demo
 	$(BIN)/torchp2p evaluate checkpoints/demo
 
+# A process a core, each with one thread. What is timed has the machine for itself.
 test: setup  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal --ignore tests/test_speed.py
+	$(BIN)/python -m pytest tests/test_speed.py
 
 lint: setup  ## style and types, Python and C++
 	$(BIN)/ruff check .

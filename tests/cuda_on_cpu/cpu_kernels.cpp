@@ -7,6 +7,7 @@
 #include "torchp2p/instance_edges.h"
 #include "torchp2p/label_conv2d.h"
 #include "torchp2p/norm_act.h"
+#include "torchp2p/winograd.h"
 
 namespace torchp2p {
 
@@ -24,6 +25,12 @@ REFUSED(label_conv2d_dense_gradient_cpu, LabelConv2dDenseGradient)
 REFUSED(label_conv2d_forward_cpu, LabelConv2dForward)
 REFUSED(norm_act_backward_cpu, NormActBackward)
 REFUSED(norm_act_forward_cpu, NormActForward)
+REFUSED(winograd_filter_adjoint_cpu, WinogradFilter)
+REFUSED(winograd_filter_cpu, WinogradFilter)
+REFUSED(winograd_input_adjoint_cpu, WinogradImage)
+REFUSED(winograd_input_cpu, WinogradImage)
+REFUSED(winograd_output_adjoint_cpu, WinogradImage)
+REFUSED(winograd_output_cpu, WinogradImage)
 #undef REFUSED
 
 }  // namespace torchp2p
