@@ -25,7 +25,7 @@ from torchp2p.verify.steps import (
 EXACT = 1e-10
 SAME_LOSS = 1e-8
 FLOAT32 = 1e-5
-DRAWS = 3
+DRAWS = 5
 
 
 def names(fused: nn.Module, original: nn.Module) -> Check:
@@ -69,7 +69,8 @@ def float32_errors(fused: nn.Module, original: nn.Module, inputs: Sequence[Tenso
     """Errors of float32 against the original in float64, beside the original's own.
 
     Where a value is close to the kink of an activation float32 may take the other side, in either network, and a
-    gradient jumps: the median of several draws, around the inputs, counts.
+    gradient jumps. So the median of several draws, around the inputs, may be twice what the original's error is in the
+    worst of them.
     """
     found: dict[str, list[tuple[float, float]]] = {"outputs": [], "gradients": []}
     for draw in range(DRAWS):
@@ -86,7 +87,7 @@ def float32_errors(fused: nn.Module, original: nn.Module, inputs: Sequence[Tenso
         found["gradients"].append((gradients[0], gradients[1]))
     checks = []
     for what, pairs in found.items():
-        ours, theirs = (statistics.median(each[side] for each in pairs) for side in (0, 1))
+        ours, theirs = statistics.median(mine for mine, _ in pairs), max(plain for _, plain in pairs)
         bound = max(2 * theirs, FLOAT32)
         checks.append(
             Check(
