@@ -146,20 +146,25 @@ def transforms_of(monkeypatch: pytest.MonkeyPatch, x, weight, **options) -> int:
 
 
 @pytest.mark.parametrize(
-    ("channels", "dtype", "options", "times"),
+    ("channels", "size", "dtype", "options", "times"),
     [
-        ((256, 256), torch.float32, {}, 1),
-        ((256, 256), torch.float32, {"algorithm": "vendor"}, 0),
-        ((255, 256), torch.float32, {}, 0),
-        ((256, 255), torch.float32, {}, 0),
-        ((256, 256), torch.float64, {}, 0),
-        ((256, 256), torch.bfloat16, {}, 0),
-        ((256, 256), torch.float32, {"stride": 2}, 0),
+        ((256, 256), (18, 18), torch.float32, {}, 1),
+        ((256, 256), (17, 17), torch.float32, {}, 1),  # tiles that are not full count
+        ((256, 256), (16, 18), torch.float32, {}, 0),  # 7 x 8 tiles
+        ((256, 256), (14, 16), torch.float32, {"padding": 2}, 1),
+        ((256, 256), (18, 18), torch.float32, {"algorithm": "vendor"}, 0),
+        ((255, 256), (18, 18), torch.float32, {}, 0),
+        ((256, 255), (18, 18), torch.float32, {}, 0),
+        ((256, 256), (18, 18), torch.float64, {}, 0),
+        ((256, 256), (18, 18), torch.bfloat16, {}, 0),
+        ((256, 256), (18, 18), torch.float32, {"stride": 2}, 0),
     ],
 )
-def test_unasked_it_is_taken_where_it_is_faster_and_as_exact(channels, dtype, options, times, monkeypatch) -> None:
+def test_unasked_it_is_taken_where_it_is_faster_and_as_exact(
+    channels, size, dtype, options, times, monkeypatch
+) -> None:
     inputs, outputs = channels
-    x, weight = torch.randn(1, inputs, 6, 6, dtype=dtype), torch.randn(outputs, inputs, 3, 3, dtype=dtype)
+    x, weight = torch.randn(1, inputs, *size, dtype=dtype), torch.randn(outputs, inputs, 3, 3, dtype=dtype)
     assert transforms_of(monkeypatch, x, weight, **options) == times
 
 

@@ -90,6 +90,14 @@ def test_an_id_out_of_range_is_refused_at_once_with_its_place() -> None:
         label_map(label=label)
 
 
+@pytest.mark.parametrize("inst", [None, INST])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_that_was_made_for_features_refuses_labels_without(network: str, inst: Tensor | None) -> None:
+    G = NETWORKS[network](LABELS + 1 + 3).double()
+    with pytest.raises(ValueError, match=r"channels"):
+        G(label_map(inst=inst))
+
+
 def test_hooks_on_the_first_convolution_see_tensors() -> None:
     labels = label_map()
     G = NETWORKS["global"](labels.channels).double()

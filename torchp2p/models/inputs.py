@@ -101,7 +101,16 @@ class LabelMap:
         return [self, *coarser]
 
     def convolved(self, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, pad_mode: str) -> Tensor:
-        """``conv2d(tensor(), weight, bias)``; stride, padding and pad_mode as ``ops.label_conv2d`` takes them."""
+        """``conv2d(tensor(), weight, bias)``; stride, padding and pad_mode as ``ops.label_conv2d`` takes them.
+
+        Raises:
+            ValueError: ``weight`` is for another number of channels, or what the op refuses.
+        """
+        if weight.shape[1] != self.channels:  # the op would take what is too many or too few for labels
+            raise ValueError(
+                f"label must be shown to a network of as many input channels, got {self.label_nc} labels and "
+                f"{self.channels - self.label_nc} channels of edges and features for {weight.shape[1]} inputs"
+            )
         dense = self._dense()
         return ops.label_conv2d(
             self.label, weight, bias, dense=torch.cat(dense, 1) if dense else None, stride=stride, padding=padding,

@@ -27,7 +27,9 @@ from torchp2p.reference.norm_act import memory_format_of
 TILES = {"winograd": 2, "winograd_4x4": 4}
 """The side of a tile of results, by the name of the algorithm."""
 
-_CHANNELS = 256  # measured: from here on, in and out, tiles of 2x2 are faster than oneDNN
+# Measured: from so many channels, in and out, and so many tiles on, tiles of 2x2 are faster than oneDNN. With fewer
+# tiles the transforms of the weight cost more than they save.
+_CHANNELS, _TILES = 256, 64
 
 
 def unavailable(x: Tensor, weight: Tensor, conv: Convolution) -> str:
@@ -43,8 +45,10 @@ def unavailable(x: Tensor, weight: Tensor, conv: Convolution) -> str:
 
 def pays(x: Tensor, weight: Tensor, conv: Convolution) -> bool:
     """Whether it is known to be faster than oneDNN, and as exact."""
-    large = x.dtype == torch.float32 and min(weight.shape[:2]) >= _CHANNELS
-    return large and not unavailable(x, weight, conv)
+    if x.dtype != torch.float32 or min(weight.shape[:2]) < _CHANNELS or unavailable(x, weight, conv):
+        return False
+    rows, columns = (-(-conv.output_size(dim, x.shape[2 + dim], 3) // TILES["winograd"]) for dim in (0, 1))
+    return bool(x.shape[0] * rows * columns >= _TILES)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution, algorithm: str) -> Tensor:
