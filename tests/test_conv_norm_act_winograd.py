@@ -13,7 +13,7 @@ import torch
 from conv_norm_act_case import REFLECT, Case, Geometry, ours, plain, random_inputs, results
 from op_testing import LAYOUTS, assert_as_exact_as_eager, channels_last, contiguous, largest_error
 
-from torchp2p.ops import BackendUnavailableError, _winograd, conv_norm_act
+from torchp2p.ops import BackendUnavailableError, _winograd, algorithm, conv_norm_act
 from torchp2p.ops._winograd import TILES
 
 CPU = torch.device("cpu")
@@ -186,3 +186,37 @@ def test_asked_for_where_it_cannot_be_had_it_says_why(algorithm, x, weight, opti
 def test_no_samples_are_no_convolution() -> None:
     y = conv_norm_act(torch.empty(0, 4, 6, 6), torch.randn(5, 4, 3, 3), padding=1, algorithm="winograd")
     assert y.shape == (0, 5, 6, 6)
+
+
+# --- the algorithm of a context ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("preferred", "options", "times"),
+    [
+        ("vendor", {}, 0),
+        ("winograd", {}, 1),
+        ("winograd_4x4", {}, 1),
+        ("vendor", {"algorithm": "winograd"}, 1),  # who asks is served
+        ("winograd", {"algorithm": "vendor"}, 0),
+        ("winograd", {"stride": 2}, 0),  # it cannot run
+        (None, {}, 0),  # the rule: too few channels
+    ],
+)
+def test_within_a_context_convolutions_take_its_algorithm_wherever_it_can_run(
+    preferred, options, times, monkeypatch
+) -> None:
+    x, weight = torch.randn(1, 8, 18, 18), torch.randn(8, 8, 3, 3)
+    with algorithm(preferred):
+        assert transforms_of(monkeypatch, x, weight, **options) == times
+
+
+def test_after_a_context_the_rule_holds_again(monkeypatch) -> None:
+    with pytest.raises(ZeroDivisionError), algorithm("winograd"):
+        raise ZeroDivisionError
+    assert transforms_of(monkeypatch, torch.randn(1, 8, 18, 18), torch.randn(8, 8, 3, 3)) == 0
+
+
+def test_a_context_of_no_algorithm_is_refused() -> None:
+    with pytest.raises(ValueError, match="algorithm must be one of vendor, winograd"), algorithm("fastest"):
+        pass

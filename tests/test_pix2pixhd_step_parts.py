@@ -11,7 +11,7 @@ from plain_pix2pixhd import plain_edges, plain_one_hot
 from torch import Tensor, nn
 
 from torchp2p.models import LabelMap
-from torchp2p.train import Pix2PixHDStep
+from torchp2p.train import Lean, Pix2PixHDStep
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_D_convolves_the_labels_once_and_gets_no_gradient_of_them() -> None:
 def test_no_one_hot_channels_are_made_where_only_the_full_size_is_looked_at(label_conv, made, monkeypatch) -> None:
     calls, one_hot = [], LabelMap._one_hot
     monkeypatch.setattr(LabelMap, "_one_hot", lambda self: calls.append(self) or one_hot(self))
-    Setting("global", num_D=1).step(label_conv=label_conv)(draw_batch())
+    Setting("global", num_D=1).step(lean=Lean(label_conv=label_conv))(draw_batch())
     assert len(calls) == made
 
 

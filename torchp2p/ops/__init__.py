@@ -1,5 +1,6 @@
 """The public functions, one file an op: check the arguments, choose a backend, call the registered op."""
 
+from torchp2p.ops._algorithm import algorithm
 from torchp2p.ops._deferred import Deferred
 from torchp2p.ops._dispatch import BackendUnavailableError, backend
 from torchp2p.ops.conv_norm_act import conv_norm_act
@@ -13,6 +14,7 @@ from torchp2p.ops.norm_act import norm_act
 __all__ = [
     "BackendUnavailableError",
     "Deferred",
+    "algorithm",
     "backend",
     "conv_norm_act",
     "feature_matching_loss",

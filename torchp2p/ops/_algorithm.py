@@ -8,9 +8,10 @@ Winograd's convolution is taken for shapes that are known to be faster so: a rul
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -27,6 +28,28 @@ DEVICES = ("cuda",)
 """The types of device on which it is worth asking which is faster."""
 
 _WARM_UP, _REPETITIONS = 2, 5
+
+# A plain global, as the backend asked for is one: torch.compile guards on it.
+_preferred: str | None = None
+
+
+@contextlib.contextmanager
+def algorithm(name: str | None) -> Iterator[None]:
+    """Within this context conv_norm_act convolves by ``name`` wherever that can run and no call asks for another.
+
+    ``vendor`` keeps to the library that torch convolves with; ``winograd_4x4`` saves most multiplications, at some
+    rounding. None is for the rule of each call: the fastest that is known to be as exact as the vendor's.
+
+    Raises:
+        ValueError: ``name`` is no algorithm.
+    """
+    global _preferred
+    _require_known(name)
+    before, _preferred = _preferred, name
+    try:
+        yield
+    finally:
+        _preferred = before
 
 
 def choose_algorithm(
@@ -52,6 +75,8 @@ def choose_algorithm(
     if asked is not None:
         _require(asked, x, weight, conv)
         return asked if x.shape[0] else "vendor"  # no samples are nothing to fuse
+    if _preferred is not None and not _why_not(_preferred, x, weight, conv):
+        return _preferred if x.shape[0] else "vendor"
     if x.device.type == "cpu" and x.shape[0] and _winograd.pays(x, weight, conv):
         return "winograd"
     if x.device.type not in DEVICES or torch.compiler.is_compiling() or x.numel() == 0:
@@ -117,15 +142,22 @@ def _both_ways(
 
 
 def _require(asked: str, x: Tensor, weight: Tensor, conv: Convolution) -> None:
-    if asked not in ALGORITHMS:
-        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)} or None, got {asked!r}")
-    reason = ""
-    if asked in TILES:
-        reason = _winograd.unavailable(x, weight, conv)
-    elif asked == "fused":
-        reason = _conv_fused.unavailable(x.device.type, x.dtype)
+    _require_known(asked)
+    reason = _why_not(asked, x, weight, conv)
     if reason:
         raise BackendUnavailableError(f"conv_norm_act: algorithm {asked!r} cannot run: {reason}")
+
+
+def _require_known(name: str | None) -> None:
+    if name is not None and name not in ALGORITHMS:
+        raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)} or None, got {name!r}")
+
+
+def _why_not(name: str, x: Tensor, weight: Tensor, conv: Convolution) -> str:
+    """Why the algorithm cannot run on such tensors; empty if it can."""
+    if name in TILES:
+        return _winograd.unavailable(x, weight, conv)
+    return _conv_fused.unavailable(x.device.type, x.dtype) if name == "fused" else ""
 
 
 def _milliseconds(function: Callable[[], object]) -> float:

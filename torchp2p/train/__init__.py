@@ -2,6 +2,7 @@
 
 from torchp2p.train.config import TrainConfig
 from torchp2p.train.hd_config import HDTrainConfig
+from torchp2p.train.lean import Lean
 from torchp2p.train.pix2pix_recipe import build_step
 from torchp2p.train.pix2pix_step import Pix2PixStep
 from torchp2p.train.pix2pixhd_step import Pix2PixHDStep
@@ -18,6 +19,7 @@ __all__ = [
     "ConfigError",
     "HDTrainConfig",
     "ImagePool",
+    "Lean",
     "Outcome",
     "Pix2PixHDStep",
     "Pix2PixStep",

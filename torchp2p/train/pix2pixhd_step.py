@@ -13,6 +13,7 @@ from torchp2p import ops
 from torchp2p.models import GlobalGenerator, LabelMap, LocalEnhancer, MultiscaleDiscriminator, encode_labels
 from torchp2p.models.inputs import tensor_of
 from torchp2p.nn import FeatureMatchingLoss, GANLoss
+from torchp2p.train.lean import Lean
 from torchp2p.train.nonfinite import first_nonfinite
 from torchp2p.train.optimisers import adam, set_lr
 from torchp2p.train.pool import ImagePool
@@ -32,15 +33,10 @@ class Pix2PixHDStep:
 
     A step with a loss that is not finite changes no weight; ``step.skipped`` counts such steps in a row.
 
-    The mathematics are those of the original, without work that it throws away:
+    The mathematics are those of the original, without work that it throws away. Besides the savings that Lean lists:
 
-    * D judges the fake once, for its own loss and for that of G, where there is no pool and D has no running
-      statistics, which would count it twice;
     * the losses are differentiated one by one up to the image, each freeing what it kept before the next is taken,
       and then once through G;
-    * a MultiscaleDiscriminator convolves labels and edges once for the real image and the fake;
-    * a GlobalGenerator, a LocalEnhancer and a MultiscaleDiscriminator look labels up, instead of convolving as many
-      channels of ones and zeros;
     * no gradient is taken of D's weights and of the labels for G's loss, of the image for D's, of what
       ``fix_global`` freezes, and nothing is kept of the real image's way through VGG.
 
@@ -64,7 +60,7 @@ class Pix2PixHDStep:
         optimizer_G, optimizer_D: used instead of Adam(lr, (beta1, 0.999)); the first has the parameters of E too.
         fix_global: train of G only the outermost enhancer until ``release_global()``.
         max_skipped: steps in a row that may be skipped; with the last of them an error is raised.
-        label_conv: look labels up where the network can (see above); off, it convolves one-hot channels.
+        lean: which work is saved; all that leaves the results the same, unless told otherwise.
         seed: of the pool.
 
     Raises:
@@ -100,7 +96,7 @@ class Pix2PixHDStep:
         optimizer_D: torch.optim.Optimizer | None = None,
         fix_global: bool = False,
         max_skipped: int = 10,
-        label_conv: bool = True,
+        lean: Lean = Lean(),
         seed: int = 0,
     ) -> None:
         device = next(G.parameters()).device
@@ -114,7 +110,7 @@ class Pix2PixHDStep:
         self.G, self.D, self.E = G, D, E
         self.vgg = None if no_vgg_loss else vgg
         self.label_nc, self.ignored_label = label_nc, ignored_label
-        self.no_instance, self.label_feat, self.label_conv = no_instance, label_feat, label_conv
+        self.no_instance, self.label_feat, self.lean = no_instance, label_feat, lean
         self.lambda_feat, self.max_skipped = lambda_feat, max_skipped
         self.lr, self.beta1 = lr, beta1
         self.gan_loss = GANLoss(gan_mode)
@@ -140,6 +136,10 @@ class Pix2PixHDStep:
                 ``inst``, integers (N, 1, H, W), unless ``no_instance``; ``image`` (N, C, H, W) in [-1, 1]; and
                 where features are precomputed ``feat`` (N, feat_num, H, W).
         """
+        with ops.algorithm(self.lean.algorithm):
+            return self._step(batch)
+
+    def _step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         self.optimizer_G.zero_grad(set_to_none=True)
         self.optimizer_D.zero_grad(set_to_none=True)
         condition, real = self._condition(batch), _required(batch, "image")
@@ -170,7 +170,7 @@ class Pix2PixHDStep:
     def _condition(self, batch: Mapping[str, Tensor]) -> Tensor | LabelMap:
         """What both G and D are shown of the labels."""
         inst = None if self.no_instance else _required(batch, "inst")
-        encode = LabelMap if self.label_nc and self.label_conv else encode_labels
+        encode = LabelMap if self.label_nc and self.lean.label_conv else encode_labels
         return encode(
             _required(batch, "label"), inst, self.label_nc, ignored=self.ignored_label,
             dtype=_required(batch, "image").dtype,
@@ -211,7 +211,7 @@ class Pix2PixHDStep:
 
     def _judge_by_D(self, condition: Tensor | LabelMap, judged: Tensor, real: Tensor) -> dict[str, Tensor]:
         """The losses, once their gradients are in ``judged`` and in the parameters of D."""
-        once = self.pool.size == 0 and not _has_running_statistics(self.D)
+        once = self.lean.judge_once and self.pool.size == 0 and not _has_running_statistics(self.D)
         with self.autocast:
             if not once:
                 for_D = self.D(self.pool.query(torch.cat((tensor_of(condition), judged), 1)))
@@ -232,7 +232,7 @@ class Pix2PixHDStep:
 
     def _D_beside(self, condition: Tensor | LabelMap) -> Callable[[Tensor], Any]:
         """D as a function of the image alone."""
-        if isinstance(self.D, MultiscaleDiscriminator):
+        if self.lean.share_condition and isinstance(self.D, MultiscaleDiscriminator):
             shared = self.D.share(condition)
             return lambda image: self.D(image, shared)
         channels = tensor_of(condition)
