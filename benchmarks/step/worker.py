@@ -26,6 +26,8 @@ TOO_MUCH = 77
 """Exit status of a process that ended itself because it would have needed more memory than it was allowed."""
 
 WATCH_SECONDS = 0.05
+QUIET_PROFILER = ("KINETO_LOG_LEVEL", "99")
+"""Of the environment of a process before it imports torch: else the profiler says when it starts and stops."""
 
 
 class Failed(Exception):
@@ -113,6 +115,7 @@ class Process:
     """
 
     def __init__(self, case: Case, provider: Provider, limit: float) -> None:
+        os.environ.setdefault(*QUIET_PROFILER)
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
         self._limit = limit
