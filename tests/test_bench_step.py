@@ -188,6 +188,13 @@ def test_the_base_steps_in_the_rounds_of_every_group(theatre: Theatre) -> None:
     assert found["D"].of_base == [4.0, 4.0]
 
 
+def test_with_one_at_a_time_every_process_is_alone_beside_the_rounds_that_the_base_took(theatre: Theatre) -> None:
+    found = played(theatre, "A B stillborn D", together=1)
+    assert theatre.most_alive == 1
+    assert (found["D"].seconds, found["D"].of_base) == ([8.0, 8.0], [4.0, 4.0])
+    assert all(math.isnan(seconds) for seconds in played(theatre, "stillborn B", together=1)["B"].of_base)
+
+
 def test_a_process_that_cannot_start_is_a_row_and_the_others_go_on(theatre: Theatre) -> None:
     found = played(theatre, "A stillborn B")
     assert found["stillborn"].failure == "needs more than 1 GB"
@@ -212,6 +219,9 @@ def test_losses_are_compared_with_the_first_of_the_same_precision(theatre: Theat
 
 def test_losses_with_other_numbers_of_dropout_are_not_compared(theatre: Theatre) -> None:
     assert math.isnan(played(theatre, "A C")["C"].loss_error)
+    found = played(theatre, "C A D")
+    assert math.isnan(found["A"].loss_error)
+    assert found["D"].loss_error == 1.0  # to A, though C is the base
 
 
 def test_the_step_under_the_profiler_comes_after_the_memory_was_taken(theatre: Theatre) -> None:

@@ -79,12 +79,14 @@ class Worker:
         seconds = [self.step()]
         losses = {name: float(value) for name, value in self.losses.items()}
         seconds += [self.step() for _ in range(steps - 1)]
+        self.peak = peak_bytes(self.device)  # before the comparison, whose memory is not that of a step
         weights = [parameter.detach() for parameter in self.training.G.parameters()]
         error = distance = math.nan
         if keep_at is not None:
             torch.save([weight.cpu() for weight in weights], keep_at)
         elif theirs is not None and self.draws_alike:
             error, distance = errors(weights, torch.load(theirs, mmap=True, weights_only=True))
+        machine.forget_peak(self.device)
         return WarmUp(tuple(seconds), losses, error, distance, self.draws_alike)
 
     def step(self) -> float:
@@ -104,7 +106,7 @@ class Worker:
 
     def memory(self) -> Memory:
         """Of all steps so far; the optimisers' state counts as standing, though the first step makes it."""
-        return Memory(peak_bytes(self.device), self.standing + self.training.state_bytes)
+        return Memory(max(self.peak, peak_bytes(self.device)), self.standing + self.training.state_bytes)
 
 
 class Process:
