@@ -27,7 +27,7 @@ CALLS = {
     "no shape": ([], 2, "--shape is missing"),
     "a shape that is none": (["--shape=axb"], 2, "--shape must be sizes as in 1x3x256x256"),
     "options that it does not have": (["--shape=1x3x16x16", "--options={a: 1}"], 1, "unexpected keyword argument 'a'"),
-    "weights that are none": (["--shape=1x3x16x16", "--weights=junk.pth"], 1, "junk.pth is damaged or is not a PyTorch"),
+    "weights that are none": (["--shape=1x3x16x16", "--weights=junk.pth"], 1, "junk.pth is damaged or is not a"),
     "weights that are not there": (["--shape=1x3x16x16", "--weights=no.pth"], 1, "weights file no.pth does not exist"),
 }
 OF_VERIFY = {
