@@ -321,6 +321,30 @@ def test_rows_of_what_failed_say_why_and_hold_no_numbers() -> None:
     assert {field.name for field in dataclasses.fields(StepRow)} >= {"date", "commit", "device", "torch"}
 
 
+def test_scaling_is_every_size_on_one_thread_and_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    found = options.cases(options.parsed(["--preset", "pix2pixhd-512p", "--scale"]), None)
+    assert [(case.size, case.threads) for case in found[:3]] == [((256, 256), 1), ((256, 256), 4), ((256, 512), 1)]
+    assert found[-1].size == (1024, 2048)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("pix2pix", (256, 256)), ("demo", (128, 128)), ("pix2pixhd-1024p", (1024, 2048))]
+)
+def test_a_preset_has_a_size_of_its_own(name: str, size: tuple[int, int]) -> None:
+    (case,) = options.cases(options.parsed(["--preset", name, "--threads", "2"]), None)
+    assert (case.size, case.threads) == (size, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "rounds", "warm_up", "together"),
+    [([], 7, 10, 3), (["--quick"], 3, 5, 3), (["--once"], 1, 1, 1), (["--quick", "--rounds", "9"], 9, 5, 3)],
+)
+def test_how_long_to_measure(call: list[str], rounds: int, warm_up: int, together: int) -> None:
+    plan = options.plan(options.parsed(call))
+    assert (plan.rounds, plan.warm_up, plan.together) == (rounds, warm_up, together)
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [

@@ -26,7 +26,7 @@ SCALE_SIZES = ((256, 256), (256, 512), (512, 512), (512, 1024), (1024, 2048))
 SCALE_AGAINST = "reference,autocast"
 DEVICES = ("cpu", "cuda")
 ROUNDS, WARM_UP, TOGETHER = 7, 10, 3
-QUICK = 3
+QUICK_ROUNDS, QUICK_WARM_UP = 3, 5
 FREE_SHARE = 0.9
 """Of the memory that is free, that a process may take unless told otherwise."""
 
@@ -65,7 +65,7 @@ def _parser() -> ArgumentParser:
     add("--device", type=str, default="cpu", help="cpu or cuda")
     add("--rounds", type=int, help=f"steps that are timed; left out, {ROUNDS}")
     add("--warm_up", type=int, help=f"steps before them, after which weights are compared; left out, {WARM_UP}")
-    add("--quick", type=bool, default=False, help=f"{QUICK} rounds after {QUICK} steps")
+    add("--quick", type=bool, default=False, help=f"{QUICK_ROUNDS} rounds after {QUICK_WARM_UP} steps")
     add(
         "--once",
         type=bool,
@@ -97,7 +97,9 @@ def providers(given: Namespace) -> list[Provider]:
 
 def plan(given: Namespace) -> Plan:
     """How long to measure, and in how much memory."""
-    rounds, warm_up = (1, 1) if given.once else (QUICK, QUICK) if given.quick else (ROUNDS, WARM_UP)
+    rounds, warm_up = ROUNDS, WARM_UP
+    if given.quick or given.once:
+        rounds, warm_up = (QUICK_ROUNDS, QUICK_WARM_UP) if given.quick else (1, 1)
     limit = given.limit or FREE_SHARE * machine.available_bytes() / 1e9
     together = given.together or (1 if given.once else TOGETHER)
     return Plan(given.rounds or rounds, given.warm_up or warm_up, together, limit, given.profile)

@@ -6,6 +6,7 @@ import gc
 import math
 import multiprocessing
 import os
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -174,6 +175,12 @@ def errors(ours: list[Tensor], theirs: list[Tensor]) -> tuple[float, float]:
 def _serve(connection: Connection, case: Case, provider: Provider, limit: float) -> None:
     """The process: does what it is told until nobody can tell it any more."""
     threading.Thread(target=_end_at, args=(limit,), daemon=True).start()
+    with tempfile.TemporaryDirectory(prefix="torchp2p_compiled_") as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # nobody profits from what another, or an earlier run, compiled
+        _obey(connection, case, provider)
+
+
+def _obey(connection: Connection, case: Case, provider: Provider) -> None:
     try:
         worker = Worker(case, provider)
         connection.send((None, None))
