@@ -122,7 +122,9 @@ class Process:
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
         self._limit = limit
-        self._process = context.Process(target=_serve, args=(there, case, provider, limit), daemon=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="torchp2p_compiled_")
+        arguments = (there, case, provider, limit, self._folder.name)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         there.close()
         self._answer()
@@ -140,12 +142,13 @@ class Process:
         """End the process."""
         self._here.close()
         self._process.join()
+        self._folder.cleanup()
 
     def _answer(self) -> Any:
         try:
             error, value = self._here.recv()
         except EOFError:
-            self._process.join()
+            self.close()
             status = self._process.exitcode
             if status == TOO_MUCH:
                 raise Failed(f"needs more than {self._limit:.3g} GB") from None
@@ -172,15 +175,10 @@ def errors(ours: list[Tensor], theirs: list[Tensor]) -> tuple[float, float]:
     return largest, math.sqrt(squares / of_theirs)
 
 
-def _serve(connection: Connection, case: Case, provider: Provider, limit: float) -> None:
+def _serve(connection: Connection, case: Case, provider: Provider, limit: float, folder: str) -> None:
     """The process: does what it is told until nobody can tell it any more."""
     threading.Thread(target=_end_at, args=(limit,), daemon=True).start()
-    with tempfile.TemporaryDirectory(prefix="torchp2p_compiled_") as folder:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # nobody profits from what another, or an earlier run, compiled
-        _obey(connection, case, provider)
-
-
-def _obey(connection: Connection, case: Case, provider: Provider) -> None:
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # nobody profits from what another, or an earlier run, compiled
     try:
         worker = Worker(case, provider)
         connection.send((None, None))
