@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torchp2p import ops
 from torchp2p.models.pyramid import half, pyramid
+from torchp2p.ops._label_range import assert_on_device, captured
 
 
 def encode_labels(
@@ -147,6 +148,9 @@ def _check_ids(label: Tensor, label_nc: int, ignored: int | None) -> None:
     outside = (ids < 0) | (ids >= label_nc)
     if ignored is not None:
         outside &= ids != ignored
+    if captured(label):
+        assert_on_device(~outside.any(), label_nc)
+        return
     if outside.any():
         sample, _, row, column = outside.nonzero()[0].tolist()
         raise ValueError(
