@@ -13,6 +13,7 @@ from torchp2p import ops
 from torchp2p.models import GlobalGenerator, LabelMap, LocalEnhancer, MultiscaleDiscriminator, encode_labels
 from torchp2p.models.inputs import tensor_of
 from torchp2p.nn import FeatureMatchingLoss, GANLoss
+from torchp2p.train.layout import layout_of
 from torchp2p.train.lean import Lean
 from torchp2p.train.nonfinite import first_nonfinite
 from torchp2p.train.optimisers import adam, set_lr
@@ -170,11 +171,11 @@ class Pix2PixHDStep:
 
     def _condition(self, batch: Mapping[str, Tensor]) -> Tensor | LabelMap:
         """What both G and D are shown of the labels."""
-        inst = None if self.no_instance else _required(batch, "inst")
+        inst, image = None if self.no_instance else _required(batch, "inst"), _required(batch, "image")
         encode = LabelMap if self.label_nc and self.lean.label_conv else encode_labels
         return encode(
-            _required(batch, "label"), inst, self.label_nc, ignored=self.ignored_label,
-            dtype=_required(batch, "image").dtype,
+            _required(batch, "label"), inst, self.label_nc, ignored=self.ignored_label, dtype=image.dtype,
+            layout=layout_of(image),
         )  # fmt: skip
 
     def _generate(self, condition: Tensor | LabelMap, batch: Mapping[str, Tensor]) -> Tensor:

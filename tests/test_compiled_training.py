@@ -1,0 +1,132 @@
+"""``--compile``: whole networks under torch.compile, each one graph, or a sentence why not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pix2pixhd_case import Setting, draw_batch
+from tiny_hd_training import tiny_hd_config
+from tiny_training import draw_dataset, tiny_config
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from torchp2p import models
+from torchp2p.models import LabelMap
+from torchp2p.train import compiled
+from torchp2p.train.compiled import compile_networks
+from torchp2p.train.pix2pix_recipe import Pix2PixRecipe
+from torchp2p.train.pix2pixhd_recipe import Pix2PixHDRecipe
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled_before() -> None:
+    torch._dynamo.reset()
+
+
+def image(channels: int, size: int = 16) -> Tensor:
+    return torch.rand(1, channels, size, size)
+
+
+def labels() -> LabelMap:
+    label = torch.randint(0, 4, (1, 1, 16, 16), dtype=torch.uint8)
+    return LabelMap(label, torch.randint(0, 9, (1, 1, 16, 16), dtype=torch.int32), 4)
+
+
+def multiscale_beside_labels() -> tuple[Any, ...]:
+    D = models.MultiscaleDiscriminator(8, 2, 1, 2)
+    return D, image(3), D.share(labels())
+
+
+NETWORKS: dict[str, Callable[[], tuple[Any, ...]]] = {
+    "unet_128": lambda: (models.unet_128(3, 3, ngf=2), image(3, 128)),
+    "encoder_decoder": lambda: (models.encoder_decoder(3, 3, ngf=2), image(3, 256)),
+    "resnet": lambda: (models.ResnetGenerator(3, 3, ngf=2, n_blocks=1), image(3)),
+    "PatchDiscriminator": lambda: (models.PatchDiscriminator(6, ndf=2), image(6, 32)),
+    "PixelDiscriminator": lambda: (models.PixelDiscriminator(6, ndf=2), image(6)),
+    "GlobalGenerator of labels": lambda: (models.GlobalGenerator(5, 3, 2, 1, 1), labels()),
+    "LocalEnhancer of labels": lambda: (models.LocalEnhancer(5, 3, 2, 1, 1), labels()),
+    "MultiscaleDiscriminator": lambda: (models.MultiscaleDiscriminator(8, 2, 1, 2), image(8)),
+    "MultiscaleDiscriminator beside labels": multiscale_beside_labels,
+    "InstanceEncoder": lambda: (models.InstanceEncoder(3, 2, 2, 1), image(3), labels().label),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_one_graph_without_a_break(name: str) -> None:
+    network, *inputs = NETWORKS[name]()
+    network.compile(dynamic=False, fullgraph=True, backend="eager")
+    outputs = [leaf for leaf in tree_leaves(network(*inputs)) if isinstance(leaf, Tensor)]
+    torch.stack([output.square().sum() for output in outputs]).sum().backward()
+    assert all(parameter.grad is not None for name, parameter in network.named_parameters())
+
+
+def test_a_compiled_network_computes_what_it_computed_and_keeps_its_keys() -> None:
+    network, x = models.PixelDiscriminator(3, ndf=2, norm="instance"), image(3)
+    before, keys = network(x), list(network.state_dict())
+    compile_networks([network], CPU)
+    torch.testing.assert_close(network(x), before)
+    assert list(network.state_dict()) == keys
+    assert type(network) is models.PixelDiscriminator
+
+
+def test_a_step_whose_networks_are_compiled_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, losses = draw_batch(), []
+    in_place = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda net, **options: in_place(net, backend="eager", **options))
+    for compiling in (False, True):
+        torch.manual_seed(1)
+        step = Setting(features=True, vgg=True).step()
+        if compiling:
+            compile_networks([step.G, step.D, step.E, step.vgg], CPU)
+        losses.append([step(batch) for _ in range(2)])
+    torch.testing.assert_close(*losses)
+
+
+# --- when it is asked for ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
+    """The networks that torch was asked to compile, and how."""
+    found: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda net, **options: found.append((type(net).__name__, options)))
+    return found
+
+
+def test_every_network_of_a_training_is_compiled_when_asked_for(
+    tmp_path: Path, asked: list[tuple[str, dict[str, Any]]]
+) -> None:
+    draw_dataset(tmp_path / "data")
+    for compiling in (False, True):
+        Pix2PixRecipe(tiny_config(tmp_path, compile=compiling)).build()
+        Pix2PixHDRecipe(tiny_hd_config(tmp_path, instance_feat=True, compile=compiling)).build()
+    names = ["ResnetGenerator", "PatchDiscriminator", "GlobalGenerator", "MultiscaleDiscriminator", "InstanceEncoder"]
+    assert asked == [(name, {"dynamic": False}) for name in names]
+
+
+@pytest.mark.usefixtures("asked")
+def test_where_fused_kernels_run_it_is_said_that_it_is_not_needed(tmp_path: Path) -> None:
+    draw_dataset(tmp_path / "data")
+    (note,) = Pix2PixRecipe(tiny_config(tmp_path, compile=True)).build()
+    assert note == "compile is not needed here, the native kernels run on cpu; it is done as asked"
+
+
+@pytest.mark.usefixtures("asked")
+def test_where_none_run_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "first_available", lambda *_: ("compile", []))
+    assert compile_networks([nn.Conv2d(1, 1, 1)], CPU) == []
+
+
+def test_without_a_compiler_it_is_refused_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str, dict[str, Any]]]
+) -> None:
+    monkeypatch.setattr(compiled, "compile_unavailable", lambda device: "torch.compile needs a C++ compiler")
+    with pytest.raises(ValueError, match=r"^compile must be false here: torch.compile needs a C\+\+ compiler$"):
+        compile_networks([nn.Conv2d(1, 1, 1)], CPU)
+    assert asked == []
