@@ -72,11 +72,13 @@ class FakeCuda:
 
     Attributes:
         graphs: that were captured, in order.
+        pools: the memory that each was captured to.
         capturing: whether one is being captured.
     """
 
     def __init__(self) -> None:
         self.graphs: list[FakeGraph] = []
+        self.pools: list[object] = []
         self.capturing = False
         self.current = FakeStream()
 
@@ -90,6 +92,7 @@ class FakeCuda:
             with recorder:
                 yield
             self.graphs.append(graph)
+            self.pools.append(pool)
         finally:
             self.capturing = False
             torch.set_rng_state(generator)
@@ -118,7 +121,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
     monkeypatch.setattr(torch.cuda, "stream", fake.stream)
     monkeypatch.setattr(torch.cuda, "graph", fake.graph)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: fake.current)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     monkeypatch.setattr(capturable, "DEVICES", ("cpu",))
     monkeypatch.setattr(inputs, "captured", lambda label: fake.capturing)
     return fake

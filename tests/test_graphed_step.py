@@ -122,6 +122,7 @@ def test_every_size_of_batch_has_a_graph_of_its_own(fake_cuda: FakeCuda) -> None
         assert torch.equal(step.fake, eager.fake), number
     assert_same_state(step, eager)
     assert [graph.replays for graph in fake_cuda.graphs] == [STEPS - WARM_UP] * 2
+    assert len(set(fake_cuda.pools)) == 1
 
 
 def test_a_size_that_comes_rarely_gets_no_graph(fake_cuda: FakeCuda) -> None:
@@ -232,6 +233,7 @@ def test_a_state_that_is_loaded_is_gone_on_from(case: str, fake_cuda: FakeCuda) 
         run(each, batches[STEPS:])
     assert_same_state(step, eager)
     assert len(fake_cuda.graphs) == 2  # the optimisers' state lies elsewhere
+    assert len(set(fake_cuda.pools)) == 2  # a pool may not be captured to again once its graphs are gone
 
 
 def test_a_training_with_graphs_is_gone_on_with_without_them(fake_cuda: FakeCuda) -> None:

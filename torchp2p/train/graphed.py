@@ -87,7 +87,7 @@ class GraphedStep:
             self._give_up(reason)
             return
         device = next(step.G.parameters()).device
-        self._device, self._side, self._pool = device, torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+        self._device, self._side = device, torch.cuda.Stream(device)
         if isinstance(step, Pix2PixHDStep):
             self._skipping = step.skipping_on_device = SkippingOnDevice(device)
         self._begin()
@@ -195,6 +195,9 @@ class GraphedStep:
     def _begin(self) -> None:
         """Without a graph: with the optimisers that the step has now, and the tensors as they lie now."""
         self._forget()
+        # All graphs share one pool of memory, for what a graph leaves there is read before the next one is replayed. A
+        # pool whose graphs are gone cannot be captured to again while a tensor in it, such as a gradient, lives on.
+        self._pool = torch.cuda.graph_pool_handle()
         self._adams = [CapturableAdam(optimizer, self._device) for optimizer in optimizers_of(self.step).values()]
         networks = networks_of(self.step).values()
         self._held = [tensor for net in networks for tensor in (*net.parameters(), *net.buffers())]
