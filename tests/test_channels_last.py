@@ -27,11 +27,16 @@ LAST = torch.channels_last
 KERNEL = 7 * 7
 """Pixels of the largest filter: what has more is an activation."""
 
+aten = torch.ops.aten
+LEFT_OUT = (aten.permute.default, aten.cat.default, aten.sum.dim_IntList)
+"""The first two speak of (N, H, W, C), too."""
+
 
 class Conversions(TorchDispatchMode):
-    """Collects the ops whose output lies in another order than an input of the same shape, or in the wrong one.
+    """Collects the ops whose output is an activation in contiguous order.
 
-    Not those on single channels, which have no order, nor on fewer than ``channels``.
+    Those on single channels have no order; those on fewer than ``channels`` are left out, and so is the sum that ends a
+    broadcast, where torch chooses.
     """
 
     def __init__(self, channels: int = 2) -> None:
@@ -41,7 +46,7 @@ class Conversions(TorchDispatchMode):
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         result = op(*args, **(kwargs or {}))
-        if op not in (torch.ops.aten.permute.default, torch.ops.aten.cat.default):  # they speak of (N, H, W, C)
+        if op not in LEFT_OUT:
             for tensor in tree_leaves(result):
                 if isinstance(tensor, Tensor) and self._is_wrong(tensor):
                     self.found.append(f"{op} {tuple(tensor.shape)}")

@@ -67,7 +67,7 @@ def test_a_pix2pixhd_training_with_graphs_ends_where_one_without_ends(
 ) -> None:
     """The global generator is released on the way, and the learning rate does not fall."""
     options: dict[str, Any] = {
-        "netG": "local", "n_blocks_local": 1, "niter_fix_global": 2, "instance_feat": True, "niter": 4,
+        "netG": "local", "n_blocks_local": 1, "niter_fix_global": 1, "instance_feat": True, "niter": 2,
         "niter_decay": 0, **EXACT,
     }  # fmt: skip
     graphed = read_state(run_training(tiny_hd_config(tmp_path / "graphed", **options)).folder)
