@@ -105,7 +105,7 @@ def test_an_unknown_provider_is_refused_with_the_nearest_name() -> None:
 
 
 def test_every_switch_of_the_lean_step_is_ablated() -> None:
-    found = {provider.name: provider for provider in ablations("bfloat16")}
+    found = {provider.name: provider for provider in ablations("bfloat16", "cpu")}
     for switch in dataclasses.fields(Lean):
         if isinstance(switch.default, bool):
             name = f"{'without' if switch.default else 'with'} {switch.name}"
@@ -116,8 +116,10 @@ def test_every_switch_of_the_lean_step_is_ablated() -> None:
 
 
 def test_ablations_are_of_the_algorithm_the_backend_the_allocator_and_adam_too() -> None:
-    names = {provider.name for provider in ablations("float32")}
-    assert names >= {"algorithm vendor", "backend reference", "allocator default", "without fused Adam"}
+    on_cpu, on_cuda = ({each.name for each in ablations("float32", device)} for device in ("cpu", "cuda"))
+    assert on_cpu & on_cuda >= {"algorithm vendor", "backend reference", "without fused Adam"}
+    assert on_cpu - on_cuda == {"allocator default", "with channels_last"}
+    assert on_cuda - on_cpu == {"without cuda_graph", "without channels_last"}
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def providers(given: Namespace) -> list[Provider]:
         UsageError: an unknown one.
     """
     if given.ablate:
-        return ablations(given.precision)
+        return ablations(given.precision, given.device)
     return against(given.against or (SCALE_AGAINST if given.scale else DEFAULT))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 import torchp2p
 from torchp2p.data.transforms import Size
 from torchp2p.train import HDTrainConfig, Pix2PixHDStep, Pix2PixStep, RunConfig, TrainConfig, preset
+from torchp2p.train.graphed import GraphedStep
 from torchp2p.train.pix2pix_recipe import build_step
 from torchp2p.train.pix2pixhd_recipe import build_hd_networks, build_hd_step
 from torchp2p.train.presets import config_class
@@ -86,7 +88,9 @@ class Training:
 
 def training(case: Case, provider: Provider) -> Training:
     """Networks with the same weights for every provider, drawn as the trainer draws them, and their step."""
+    channels_last = provider.channels_last if provider.ours else bool(provider.channels_last)
     config = case.config(provider.precision)
+    config = dataclasses.replace(config, channels_last=channels_last, cuda_graph=provider.cuda_graph)
     batch = random_batch(config, case.size)
     if provider.ours:
         return _ours(config, provider, batch)
@@ -107,10 +111,12 @@ def _ours(config: RunConfig, provider: Provider, batch: Batch) -> Training:
     if not provider.fused_adam:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["fused"] = False
+    graphs = config.torch_device().type == "cuda" and config.cuda_graph
+    take = GraphedStep(step) if graphs else step  # as the trainer takes it
 
     def run() -> Losses:
         with torchp2p.backend(provider.backend):
-            return step(batch)
+            return take(batch)
 
     return Training(run, step.G, optimizers)
 
@@ -125,16 +131,12 @@ def _plain(config: TrainConfig, provider: Provider, batch: Batch) -> Training:
     channels, layers = config.input_nc + config.output_nc, config.n_layers_D if config.netD == "n_layers" else 3
     plain_D = PlainPatchDiscriminator(channels, config.ndf, layers, config.norm)
     G, D = _made(plain_G, ours.G, provider), _made(plain_D, ours.D, provider)
-    optimizer_G, optimizer_D = _adam(config, G), _adam(config, D)
-    A, B = (_laid_out(batch[name], provider) for name in ("A", "B"))
-    generator = torch.Generator()
+    adams, images, generator = (_adam(config, G), _adam(config, D)), (batch["A"], batch["B"]), torch.Generator()
 
     def run() -> Losses:
-        return plain_step(
-            G, D, optimizer_G, optimizer_D, A, B, generator, config.gan_mode, lambda_L1=config.lambda_L1
-        )  # fmt: skip
+        return plain_step(G, D, *adams, *images, generator, config.gan_mode, lambda_L1=config.lambda_L1)
 
-    return Training(run, G, (optimizer_G, optimizer_D))
+    return Training(run, G, adams)
 
 
 def _plain_hd(config: HDTrainConfig, provider: Provider, batch: Batch) -> Training:
@@ -160,11 +162,10 @@ def _plain_hd(config: HDTrainConfig, provider: Provider, batch: Batch) -> Traini
         weights = torch.load(config.vgg_weights, weights_only=True)
         vgg.load_state_dict({name: value for name, value in weights.items() if name.startswith("features.")})
         nets["vgg"] = _run_as(vgg.to(config.torch_device()), provider)
-    given = {name: _laid_out(value, provider) for name, value in batch.items()}
 
     def run() -> Losses:
         return plain_hd_step(
-            nets, optimizer_G, optimizer_D, given, config.label_nc, config.n_layers_D, config.num_D,
+            nets, optimizer_G, optimizer_D, batch, config.label_nc, config.n_layers_D, config.num_D,
             lambda images: images, config.no_instance, config.label_feat, config.gan_mode, config.lambda_feat,
             config.no_ganFeat_loss,
         )  # fmt: skip
@@ -201,10 +202,6 @@ def _autocast(forward: Callable[..., Any], device: str) -> Callable[..., Any]:
 
 def _float32(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) else [_float32(each) for each in value]
-
-
-def _laid_out(x: Tensor, provider: Provider) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if provider.channels_last else x
 
 
 def _adam(config: RunConfig, *networks: nn.Module) -> torch.optim.Adam:
