@@ -143,12 +143,15 @@ def plain(config: HDTrainConfig, weights: Path | None):
 
 
 def warm(optimizer: torch.optim.Optimizer) -> None:
-    """Give every parameter its state, as it has from the second step on; zero gradients move nothing."""
+    """Give every parameter its state, as it has from the second step on; zero gradients move nothing.
+
+    One by one, so that there is never memory for all gradients that a step would not need.
+    """
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    optimizer.zero_grad()
+            optimizer.step()
+            parameter.grad = None
 
 
 def keep(row: dict[str, str]) -> None:

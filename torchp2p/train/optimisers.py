@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float, beta1: float) -> torch.optim.Adam:
@@ -18,3 +19,28 @@ def set_lr(lr: float, *optimizers: torch.optim.Optimizer | None) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups if optimizer is not None else ():
             group["lr"] = lr
+
+
+@contextlib.contextmanager
+def stepping_in_backward(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within this context a backward pass steps every parameter as soon as its gradient is there, and frees that.
+
+    The result is that of ``optimizer.step()`` after the backward pass, where each parameter is stepped by its own
+    gradient alone, as Adam does, and has its whole gradient at once: no wrapper that averages gradients over
+    processes, no nested backward pass (reentrant checkpoints) through a parameter that is used twice.
+
+    Args:
+        optimizer: all gradients of its parameters are None.
+    """
+
+    def step(parameter: Tensor) -> None:
+        optimizer.step()  # of all parameters this one alone has a gradient
+        parameter.grad = None
+
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    handles = [each.register_post_accumulate_grad_hook(step) for each in parameters if each.requires_grad]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
