@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from functools import partial
-from itertools import groupby
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -57,8 +56,10 @@ def _run(layers: Iterable[nn.Module], x: Any, defer: bool = False) -> Any:
 def _stretches(layers: Iterable[nn.Module]) -> list[list[nn.Module]]:
     """Each residual block, and all that stands between two of them."""
     found: list[list[nn.Module]] = []
-    for is_block, alike in groupby(layers, lambda layer: isinstance(layer, ResidualBlock)):
-        found += [[block] for block in alike] if is_block else [list(alike)]
+    for layer in layers:
+        if not found or ResidualBlock in (type(layer), type(found[-1][-1])):
+            found.append([])
+        found[-1].append(layer)
     return found
 
 

@@ -20,7 +20,8 @@ def recompute(on: bool = True) -> Iterator[None]:
 
     A residual block is a stretch, and so is what stands before, between or behind those of GlobalGenerator,
     LocalEnhancer and InstanceEncoder, and what lies between two maps of VGG19Features. In the backward pass each
-    stretch is run once more, just before its gradients are found. The gradients are the same bit for bit; dropout
+    stretch is run once more, just before its gradients are found. Results are the same bit for bit, gradients but for
+    rounding (what stretches hand on is read as it was, where it is otherwise made again from its statistics); dropout
     draws the same numbers, and running statistics count a batch once. Hooks on layers are called in both passes.
 
     Only the forward pass has to be within the context.

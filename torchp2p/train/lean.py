@@ -23,8 +23,10 @@ class Lean:
             can come between a gradient and its step: networks of torchp2p, an optimiser that the step has made, and
             not in float16, whose GradScaler looks at all gradients first.
         recompute: of G of pix2pixHD, E and VGG only what goes from one stretch of layers to the next is kept, and the
-            rest is made again in the backward pass, bit for bit: much less memory for large images, and more time; see
+            rest is made again in the backward pass: less memory for large images, and more time; see
             ``torchp2p.models.recompute``.
+        bf16_state: Adam of pix2pixHD keeps its moments in bfloat16, see ``BFloat16Adam``: half the memory of its
+            state, with other rounding, so another training.
     """
 
     judge_once: bool = True
@@ -33,3 +35,4 @@ class Lean:
     algorithm: str | None = None
     step_in_backward: bool = True
     recompute: bool = False
+    bf16_state: bool = False

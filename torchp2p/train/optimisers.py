@@ -8,9 +8,15 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from torchp2p.train.bf16_adam import BFloat16Adam
 
-def adam(parameters: Iterable[nn.Parameter], lr: float, beta1: float) -> torch.optim.Adam:
-    """Adam with betas (``beta1``, 0.999), eps 1e-8 and no weight decay."""
+
+def adam(
+    parameters: Iterable[nn.Parameter], lr: float, beta1: float, *, bf16_state: bool = False
+) -> torch.optim.Optimizer:
+    """Adam with betas (``beta1``, 0.999), eps 1e-8 and no weight decay, its state in bfloat16 if asked."""
+    if bf16_state:
+        return BFloat16Adam(parameters, lr, (beta1, 0.999))
     return torch.optim.Adam(parameters, lr=lr, betas=(beta1, 0.999), fused=True)
 
 

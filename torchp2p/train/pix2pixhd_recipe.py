@@ -21,6 +21,7 @@ from torchp2p.models import (
 )
 from torchp2p.models.padding import reflected_to_multiple
 from torchp2p.train.hd_config import HDTrainConfig
+from torchp2p.train.lean import Lean
 from torchp2p.train.pix2pixhd_step import Pix2PixHDStep
 from torchp2p.train.recipe import Picture, Recipe
 
@@ -149,4 +150,5 @@ def build_hd_step(config: HDTrainConfig, networks: Mapping[str, nn.Module]) -> P
         no_ganFeat_loss=config.no_ganFeat_loss, no_vgg_loss=config.no_vgg_loss,
         vgg=None if vgg is None else vgg.to(config.torch_device()), pool_size=config.pool_size, lr=config.lr,
         beta1=config.beta1, fix_global=config.niter_fix_global > 0, max_skipped=config.max_skipped, seed=config.seed,
+        lean=Lean(recompute=config.recompute, bf16_state=config.bf16_state),
     )  # fmt: skip

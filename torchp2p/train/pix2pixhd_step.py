@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import NoneType
 from typing import Any
 
@@ -133,8 +133,8 @@ class Pix2PixHDStep:
         if fix_global:
             _freeze_all_but_the_outermost_enhancer(G)
         self._own_optimizer_G = optimizer_G is None
-        self.optimizer_G = optimizer_G or adam(self._generating(), self.lr, self.beta1)
-        self.optimizer_D = optimizer_D or adam(D.parameters(), lr, beta1)
+        self.optimizer_G = optimizer_G or self._adam(self._generating())
+        self.optimizer_D = optimizer_D or self._adam(D.parameters())
         self.fake: Tensor | None = None
         self.skipped = 0
 
@@ -173,7 +173,7 @@ class Pix2PixHDStep:
         self.G.requires_grad_(True)
         self.fix_global = False
         self._own_optimizer_G = True
-        self.optimizer_G = adam(self._generating(), self.lr, self.beta1)
+        self.optimizer_G = self._adam(self._generating())
 
     # --- forward -------------------------------------------------------------------------------------------
 
@@ -310,6 +310,9 @@ class Pix2PixHDStep:
         return f"the first output that is not finite is that of {layer}" if layer else "the output of every layer is"
 
     # --- optimisers ----------------------------------------------------------------------------------------
+
+    def _adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return adam(parameters, self.lr, self.beta1, bf16_state=self.lean.bf16_state)
 
     def _generating(self) -> list[nn.Parameter]:
         """What is trained by the losses of G: its parameters that are not frozen, and those of E."""
