@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from types import NoneType
 from typing import Any
@@ -22,6 +21,7 @@ from torchp2p.models import (
 )
 from torchp2p.models.inputs import tensor_of
 from torchp2p.nn import FeatureMatchingLoss, GANLoss
+from torchp2p.train.frozen import freeze_all_but_the_outermost_enhancer, trainable
 from torchp2p.train.lean import Lean
 from torchp2p.train.nonfinite import first_nonfinite
 from torchp2p.train.optimisers import adam, set_lr, stepping_in_backward
@@ -131,9 +131,9 @@ class Pix2PixHDStep:
         )
         self.fix_global = fix_global
         if fix_global:
-            _freeze_all_but_the_outermost_enhancer(G)
+            freeze_all_but_the_outermost_enhancer(G)
         self._own_optimizer_G = optimizer_G is None
-        self.optimizer_G = optimizer_G or self._adam(self._generating())
+        self.optimizer_G = optimizer_G or self._adam(trainable(G, E))
         self.optimizer_D = optimizer_D or self._adam(D.parameters())
         self.fake: Tensor | None = None
         self.skipped = 0
@@ -173,7 +173,7 @@ class Pix2PixHDStep:
         self.G.requires_grad_(True)
         self.fix_global = False
         self._own_optimizer_G = True
-        self.optimizer_G = self._adam(self._generating())
+        self.optimizer_G = self._adam(trainable(self.G, self.E))
 
     # --- forward -------------------------------------------------------------------------------------------
 
@@ -314,11 +314,6 @@ class Pix2PixHDStep:
     def _adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return adam(parameters, self.lr, self.beta1, bf16_state=self.lean.bf16_state)
 
-    def _generating(self) -> list[nn.Parameter]:
-        """What is trained by the losses of G: its parameters that are not frozen, and those of E."""
-        networks = [self.G] if self.E is None else [self.G, self.E]
-        return [parameter for net in networks for parameter in net.parameters() if parameter.requires_grad]
-
 
 def _required(batch: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in batch:
@@ -328,13 +323,3 @@ def _required(batch: Mapping[str, Tensor], name: str) -> Tensor:
 
 def _has_running_statistics(net: nn.Module) -> bool:
     return any(name.endswith("running_mean") for name, _ in net.named_buffers())
-
-
-def _freeze_all_but_the_outermost_enhancer(G: nn.Module) -> None:
-    """Only ``model{n}_1`` and ``model{n}_2`` of the largest n keep their gradients."""
-    enhancers = [int(match[1]) for name, _ in G.named_parameters() if (match := re.match(r"model(\d+)_", name))]
-    if not enhancers:
-        raise ValueError(f"G must have local enhancers with fix_global, got a {type(G).__name__}")
-    outermost = f"model{max(enhancers)}_"
-    for name, parameter in G.named_parameters():
-        parameter.requires_grad_(name.startswith(outermost))
