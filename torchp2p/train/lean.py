@@ -20,8 +20,8 @@ class Lean:
         step_in_backward: G of pix2pixHD, and E, are stepped parameter by parameter while the backward pass goes through
             them, and each gradient is freed at once: bit for bit the step afterwards, without memory for all gradients
             beside the activations (182 M of them in the default G), and none is left to look at. Only where nothing
-            can come between a gradient and its step: networks of torchp2p, an optimiser that the step has made, and
-            not in float16, whose GradScaler looks at all gradients first.
+            can come between a gradient and its step: networks of torchp2p, an optimiser that the step has made, not in
+            float16, whose GradScaler looks at all gradients first, and not as a CUDA graph.
         recompute: of G of pix2pixHD, E and VGG only what goes from one stretch of layers to the next is kept, and the
             rest is made again in the backward pass: less memory for large images, and more time; see
             ``torchp2p.models.recompute``.
