@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_pix2pix import PlainPatchDiscriminator, PlainResnet, PlainUnet, randomise
+from plain_pix2pix import PlainPatchDiscriminator, PlainPixelDiscriminator, PlainResnet, PlainUnet, randomise
 from plain_step import plain_gan_loss, plain_step
 from torch import Tensor, nn
 
-from torchp2p.models import PatchDiscriminator, ResnetGenerator, unet_128
-from torchp2p.train import Pix2PixStep, TrainConfig, build_step
+from torchp2p.models import PatchDiscriminator, PixelDiscriminator, ResnetGenerator, unet_128
+from torchp2p.train import Lean, Pix2PixStep, TrainConfig, build_step
 
 STEPS = 3
 ABLATIONS = {
@@ -24,6 +24,14 @@ ABLATIONS = {
     "L2+cGAN": {"pixel_loss": "l2"},
 }
 """The matrix of spec section 4.6, and the mean squared difference instead of L1."""
+SWITCHES = {
+    "all": Lean(),
+    "none": Lean(share_condition=False, one_batch=False),
+    "shared": Lean(share_condition=True, one_batch=False),
+    "one batch": Lean(share_condition=False, one_batch=True),
+    "shared, one batch": Lean(share_condition=True, one_batch=True),
+}
+every_saving = pytest.mark.parametrize("lean", SWITCHES.values(), ids=SWITCHES.keys())
 
 
 # --- helpers ----------------------------------------------------------------------------------------------
@@ -88,12 +96,13 @@ def compare_steps(
     plain_nets: tuple[nn.Module, nn.Module],
     size: int = 16,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
+    lean: Lean = Lean(),
     **options: object,
 ) -> None:
     """Take STEPS steps both ways and compare every loss, and at the end every weight and running statistic."""
     (G, D), (plain_G, plain_D) = nets, plain_nets
     given = {} if optimizer is None else {"optimizer_G": optimizer(G), "optimizer_D": optimizer(D)}
-    step = Pix2PixStep(G, D, seed=4, **given, **options)
+    step = Pix2PixStep(G, D, seed=4, lean=lean, **given, **options)
     plain_optimizers = [(optimizer or adam)(net) for net in plain_nets]
     generator = torch.Generator().manual_seed(4)
     before = [parameter.clone() for parameter in plain_G.parameters()]
@@ -114,17 +123,30 @@ def compare_steps(
 # --- equal to the specification -----------------------------------------------------------------------------
 
 
+@every_saving
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
 @pytest.mark.parametrize("gan_mode", ["vanilla", "lsgan", "hinge", "wgangp"])
-def test_three_steps_equal_three_steps_of_the_plain_procedure(gan_mode: str, norm: str) -> None:
+def test_three_steps_equal_three_steps_of_the_plain_procedure(gan_mode: str, norm: str, lean: Lean) -> None:
     plain = plain_networks(norm)
-    compare_steps(our_networks(norm, *plain), plain, gan_mode=gan_mode)
+    compare_steps(our_networks(norm, *plain), plain, lean=lean, gan_mode=gan_mode)
 
 
+@every_saving
 @pytest.mark.parametrize("options", ABLATIONS.values(), ids=ABLATIONS.keys())
-def test_every_ablation_equals_the_plain_procedure(options: dict[str, object]) -> None:
+def test_every_ablation_equals_the_plain_procedure(options: dict[str, object], lean: Lean) -> None:
     plain = plain_networks("batch", bool(options.get("condition_GAN", True)))
-    compare_steps(our_networks("batch", *plain), plain, **options)
+    compare_steps(our_networks("batch", *plain), plain, lean=lean, **options)
+
+
+@every_saving
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+def test_the_discriminator_of_pixels_equals_the_plain_one(norm: str, lean: Lean) -> None:
+    plain_G, _ = plain_networks(norm)
+    plain_D = PlainPixelDiscriminator(5, ndf=4, norm=norm).double()
+    randomise(plain_D, 2)
+    G, _ = our_networks(norm, *plain_networks(norm))
+    D = with_the_weights_of(plain_D, PixelDiscriminator(5, ndf=4, norm=norm))
+    compare_steps((G, D), (plain_G, plain_D), lean=lean)
 
 
 def test_given_optimisers_are_used_and_see_the_halved_loss_of_D() -> None:
