@@ -52,6 +52,7 @@ class RunConfig(ABC):
         beta1: momentum of Adam.
         device: cpu, cuda, cuda:1, ...; auto takes CUDA where there is one.
         seed: of weights, order, augmentation and dropout.
+        deterministic: on a GPU take only algorithms with the same bits every time; on the CPU it is so by itself.
         max_minutes: stop and save after so long; counted anew when resumed.
         print_freq: steps between log lines.
         display_freq: steps between gallery images.
@@ -83,6 +84,7 @@ class RunConfig(ABC):
     beta1: float = 0.5
     device: str = "auto"
     seed: int = 0
+    deterministic: bool = False
     max_minutes: float | None = None
     print_freq: int = 100
     display_freq: int = 400
@@ -105,7 +107,7 @@ class RunConfig(ABC):
 
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
         "checkpoints_dir", "name", "dataroot", "num_threads", "device", "max_minutes", "print_freq", "display_freq",
-        "save_latest_freq", "save_epoch_freq", "n_samples", "video_fps", "no_html", "no_check",
+        "save_latest_freq", "save_epoch_freq", "n_samples", "video_fps", "no_html", "no_check", "deterministic",
     )  # fmt: skip
     """Fields that a resumed training may change; any other would make it another training."""
 
