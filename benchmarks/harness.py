@@ -18,14 +18,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks import machine, results
 from torchp2p import backend, ops
+from torchp2p.cli.parsing import UsageError
 from torchp2p.reference.norm_act import memory_format_of
+
+from . import machine, results
 
 Call = Callable[[], object]
 
@@ -170,9 +173,17 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return result
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of leaving the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """See above."""
+        raise UsageError(message)
+
+
+def arguments(description: str | None) -> Parser:
     """The flags that all benchmarks share; a benchmark may add its own."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few cases and rounds, under a minute")
     parser.add_argument("--large", action="store_true", help="also activations at 2048 x 1024 (8 GB of memory)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where all providers run")
@@ -186,7 +197,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--results",
         type=Path,
-        default=Path(__file__).parent / "results",
+        default=machine.results_folder(),
         metavar="FOLDER",
         help="rows are appended to FOLDER/<device>.csv",
     )
@@ -201,7 +212,8 @@ class Session:
 
     Raises:
         OSError: the allocator asked for cannot be had.
-        RuntimeError: there are no native kernels for the device, or there is no such device.
+        BackendUnavailableError: there are no native kernels for the device.
+        ValueError: there is no such device.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -211,9 +223,9 @@ class Session:
         self.options = options
         self.console = Console()
         self.on_cuda = options.device == "cuda"
+        self.device = machine.gpu_name() if self.on_cuda else machine.cpu_name(options.threads)
         if self.on_cuda:
             torch.set_default_device("cuda")  # the tensors of every case are made there
-        self.device = machine.gpu_name() if self.on_cuda else machine.cpu_name(options.threads)
         ops.norm_act(torch.zeros(1, 1, 2, 2), backend="native")  # raises where a fallback would be measured as ours
         self.commit = machine.commit()
         self.rounds = 5 if options.quick else 21

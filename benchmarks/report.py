@@ -12,8 +12,9 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.results import FIELDS, OURS
 from torchp2p.files import atomic_write
+
+from .results import FIELDS, OURS
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 RIVALS = (("eager", "contiguous"), ("eager", "channels_last"), ("compile", "contiguous"))

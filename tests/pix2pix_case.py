@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from plain_pix2pix import PlainPatchDiscriminator, PlainResnet, randomise
+from network_testing import randomise
 from torch import nn
 
+from benchmarks.plain.pix2pix import PlainPatchDiscriminator, PlainResnet
 from torchp2p.models import PatchDiscriminator, ResnetGenerator
 
 

@@ -24,8 +24,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
-from plain_pix2pixhd import PlainGlobal, PlainLocal, PlainMultiscale, PlainVGG19, plain_hd_step
 from torch import Tensor, nn
+
+from benchmarks.plain.pix2pixhd import PlainGlobal, PlainLocal, PlainMultiscale, PlainVGG19
+from benchmarks.plain.steps import plain_hd_step
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script: benchmarks stand beside tests
 

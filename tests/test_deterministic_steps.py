@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from plain_pix2pixhd import PlainVGG19
 from torch import Tensor, nn
 
+from benchmarks.plain.pix2pixhd import PlainVGG19
 from torchp2p.models import (
     GlobalGenerator,
     InstanceEncoder,

@@ -15,13 +15,14 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
+from network_testing import randomise
 from pix2pix_case import adam, our_networks, plain_networks, with_the_weights_of
 from pix2pix_case import draw_batch as draw_pair
 from pix2pixhd_case import Setting, draw_batch
-from plain_pix2pix import PlainPatchDiscriminator, PlainUnet, randomise
-from plain_step import plain_step
 from torch import Tensor, nn
 
+from benchmarks.plain.pix2pix import PlainPatchDiscriminator, PlainUnet
+from benchmarks.plain.steps import plain_step
 from torchp2p.models import PatchDiscriminator, unet_128, unet_256
 from torchp2p.train import Lean, Pix2PixStep
 

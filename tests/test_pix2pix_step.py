@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from network_testing import randomise
 from pix2pix_case import adam, draw_batch, our_networks, plain_networks, with_the_weights_of
-from plain_pix2pix import PlainPatchDiscriminator, PlainPixelDiscriminator, PlainUnet, randomise
-from plain_step import plain_gan_loss, plain_step
 from torch import Tensor, nn
 
+from benchmarks.plain.pix2pix import PlainPatchDiscriminator, PlainPixelDiscriminator, PlainUnet
+from benchmarks.plain.steps import plain_gan_loss, plain_step
 from torchp2p.models import PatchDiscriminator, PixelDiscriminator, unet_128
 from torchp2p.train import Lean, Pix2PixStep, TrainConfig, build_step
 

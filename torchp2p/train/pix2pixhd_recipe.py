@@ -21,6 +21,7 @@ from torchp2p.models import (
 )
 from torchp2p.models.padding import reflected_to_multiple
 from torchp2p.train.hd_config import HDTrainConfig
+from torchp2p.train.lean import Lean
 from torchp2p.train.pix2pixhd_step import Pix2PixHDStep
 from torchp2p.train.recipe import Picture, Recipe
 
@@ -134,7 +135,7 @@ def build_hd_networks(config: HDTrainConfig) -> dict[str, nn.Module]:
     return {name: net.to(config.torch_device()) for name, net in networks.items()}
 
 
-def build_hd_step(config: HDTrainConfig, networks: Mapping[str, nn.Module]) -> Pix2PixHDStep:
+def build_hd_step(config: HDTrainConfig, networks: Mapping[str, nn.Module], *, lean: Lean = Lean()) -> Pix2PixHDStep:
     """Optimisers and losses as the configuration says, around networks of ``build_hd_networks``.
 
     Raises:
@@ -148,5 +149,6 @@ def build_hd_step(config: HDTrainConfig, networks: Mapping[str, nn.Module]) -> P
         gan_mode=config.gan_mode, n_layers_D=config.n_layers_D, num_D=config.num_D, lambda_feat=config.lambda_feat,
         no_ganFeat_loss=config.no_ganFeat_loss, no_vgg_loss=config.no_vgg_loss,
         vgg=None if vgg is None else vgg.to(config.torch_device()), pool_size=config.pool_size, lr=config.lr,
-        beta1=config.beta1, fix_global=config.niter_fix_global > 0, max_skipped=config.max_skipped, seed=config.seed,
+        beta1=config.beta1, fix_global=config.niter_fix_global > 0, max_skipped=config.max_skipped, lean=lean,
+        seed=config.seed,
     )  # fmt: skip
