@@ -26,8 +26,9 @@ ABLATIONS = {
     "L2+cGAN": {"pixel_loss": "l2"},
 }
 """The matrix of spec section 4.6, and the mean squared difference instead of L1."""
+DEFAULT = Lean()
 SWITCHES = {
-    "all": Lean(),
+    "default": DEFAULT,
     "none": Lean(share_condition=False, one_batch=False),
     "shared": Lean(share_condition=True, one_batch=False),
     "one batch": Lean(share_condition=False, one_batch=True),
@@ -67,7 +68,7 @@ def compare_steps(
     plain_nets: tuple[nn.Module, nn.Module],
     size: int = 16,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
-    lean: Lean = Lean(),
+    lean: Lean = DEFAULT,
     **options: object,
 ) -> None:
     """Take STEPS steps both ways and compare every loss, and at the end every weight and running statistic."""

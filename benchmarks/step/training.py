@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,25 +85,31 @@ class Training:
         return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.G.modules())
 
 
-def training(case: Case, provider: Provider) -> Training:
-    """Networks with the same weights for every provider, drawn as the trainer draws them, and their step."""
+def training(case: Case, provider: Provider, batches: Sequence[Batch] = ()) -> Training:
+    """Networks with the same weights for every provider, drawn as the trainer draws them, and their step.
+
+    Args:
+        case: what is trained.
+        provider: who trains.
+        batches: shown in turn, again and again; none for a random one.
+    """
     config = case.config(provider.precision)
-    batch = random_batch(config, case.size)
+    shown = itertools.cycle(batches or [random_batch(config, case.size)])
     if provider.ours:
-        return _ours(config, provider, batch)
+        return _ours(config, provider, shown)
     if isinstance(config, HDTrainConfig):
-        return _plain_hd(config, provider, batch)
+        return _plain_hd(config, provider, shown)
     assert isinstance(config, TrainConfig)
-    return _plain(config, provider, batch)
+    return _plain(config, provider, shown)
 
 
-def _ours(config: RunConfig, provider: Provider, batch: Batch) -> Training:
+def _ours(config: RunConfig, provider: Provider, batches: Iterator[Batch]) -> Training:
     step: Pix2PixStep | Pix2PixHDStep
     if isinstance(config, HDTrainConfig):
         step = build_hd_step(config, build_hd_networks(config), lean=provider.lean)
     else:
         assert isinstance(config, TrainConfig)
-        step = build_step(config)
+        step = build_step(config, lean=provider.lean)
     optimizers = tuple(each for each in (step.optimizer_G, step.optimizer_D) if each is not None)
     if not provider.fused_adam:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
@@ -110,12 +117,12 @@ def _ours(config: RunConfig, provider: Provider, batch: Batch) -> Training:
 
     def run() -> Losses:
         with torchp2p.backend(provider.backend):
-            return step(batch)
+            return step(next(batches))
 
     return Training(run, step.G, optimizers)
 
 
-def _plain(config: TrainConfig, provider: Provider, batch: Batch) -> Training:
+def _plain(config: TrainConfig, provider: Provider, batches: Iterator[Batch]) -> Training:
     """The original procedure of pix2pix."""
     ours = build_step(config)
     assert ours.D is not None
@@ -126,10 +133,11 @@ def _plain(config: TrainConfig, provider: Provider, batch: Batch) -> Training:
     plain_D = PlainPatchDiscriminator(channels, config.ndf, layers, config.norm)
     G, D = _made(plain_G, ours.G, provider), _made(plain_D, ours.D, provider)
     optimizer_G, optimizer_D = _adam(config, G), _adam(config, D)
-    A, B = (_laid_out(batch[name], provider) for name in ("A", "B"))
     generator = torch.Generator()
 
     def run() -> Losses:
+        batch = next(batches)
+        A, B = (_laid_out(batch[name], provider) for name in ("A", "B"))
         return plain_step(
             G, D, optimizer_G, optimizer_D, A, B, generator, config.gan_mode, lambda_L1=config.lambda_L1
         )  # fmt: skip
@@ -137,7 +145,7 @@ def _plain(config: TrainConfig, provider: Provider, batch: Batch) -> Training:
     return Training(run, G, (optimizer_G, optimizer_D))
 
 
-def _plain_hd(config: HDTrainConfig, provider: Provider, batch: Batch) -> Training:
+def _plain_hd(config: HDTrainConfig, provider: Provider, batches: Iterator[Batch]) -> Training:
     """The original procedure of pix2pixHD."""
     ours = build_hd_networks(config)
     sizes = (config.generator_nc, config.output_nc, config.ngf, config.n_downsample_global, config.n_blocks_global)
@@ -160,9 +168,9 @@ def _plain_hd(config: HDTrainConfig, provider: Provider, batch: Batch) -> Traini
         weights = torch.load(config.vgg_weights, weights_only=True)
         vgg.load_state_dict({name: value for name, value in weights.items() if name.startswith("features.")})
         nets["vgg"] = _run_as(vgg.to(config.torch_device()), provider)
-    given = {name: _laid_out(value, provider) for name, value in batch.items()}
 
     def run() -> Losses:
+        given = {name: _laid_out(value, provider) for name, value in next(batches).items()}
         return plain_hd_step(
             nets, optimizer_G, optimizer_D, given, config.label_nc, config.n_layers_D, config.num_D,
             lambda images: images, config.no_instance, config.label_feat, config.gan_mode, config.lambda_feat,

@@ -39,8 +39,9 @@ class ConditionalDiscriminator(nn.Module):
             shared: what ``share`` returned; None for nothing.
         """
         layers = self._layers()
+        result: Tensor
         if shared is None:
-            result: Tensor = layers(x)
+            result = layers(x)
             return result
         (response,) = shared.responses
         own = convolved(layers[0], x, slice(shared.channels, None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.utils.deterministic
@@ -35,7 +36,7 @@ def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
             f"deterministic on {device} needs the environment variable {WORKSPACE} to be one of "
             f"{', '.join(WORKSPACES)} from the start of the process, got {os.environ.get(WORKSPACE)!r}"
         )
-    cudnn, settings = torch.backends.cudnn, torch.utils.deterministic
+    cudnn, settings = torch.backends.cudnn, _settings()
     before = (
         torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
         cudnn.deterministic, cudnn.benchmark, settings.fill_uninitialized_memory,
@@ -50,4 +51,8 @@ def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
 def _set(algorithms: bool, warn_only: bool, cudnn: bool, benchmark: bool, fill: bool) -> None:
     torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn, benchmark
-    torch.utils.deterministic.fill_uninitialized_memory = fill
+    _settings().fill_uninitialized_memory = fill
+
+
+def _settings() -> Any:
+    return torch.utils.deterministic  # a module whose attributes are properties, which type checkers do not see

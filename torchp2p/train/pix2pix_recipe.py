@@ -11,6 +11,7 @@ from torch import Tensor
 from torchp2p.data import PairedDataset, build_dataset
 from torchp2p.models import define_D, generator_from_config, run_generator
 from torchp2p.train.config import TrainConfig
+from torchp2p.train.lean import Lean
 from torchp2p.train.pix2pix_step import Pix2PixStep
 from torchp2p.train.recipe import STILLS_SEED, GeneratorState, Picture, Recipe
 
@@ -64,7 +65,7 @@ class Pix2PixRecipe(Recipe[TrainConfig]):
         return {"pool": self._step.pool, "penalty_rng": GeneratorState(self._step.penalty_generator)}
 
 
-def build_step(config: TrainConfig) -> Pix2PixStep:
+def build_step(config: TrainConfig, *, lean: Lean = Lean()) -> Pix2PixStep:
     """Networks, optimisers and losses as the configuration says, seeded, on its device."""
     torch.manual_seed(config.seed)
     device = config.torch_device()
@@ -94,5 +95,6 @@ def build_step(config: TrainConfig) -> Pix2PixStep:
         pool_size=config.pool_size,
         lr=config.lr,
         beta1=config.beta1,
+        lean=lean,
         seed=config.seed,
     )
