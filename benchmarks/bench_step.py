@@ -52,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     given = options.parsed(sys.argv[1:] if argv is None else argv)
     device = machine.gpu_name() if given.device == "cuda" else machine.processor_name()
-    setting = Setting(
-        options.part(given), device, options.providers(given), options.plan(given), Console(highlight=False)
-    )
-    setting.console.print(f"{device}, torch {torch.__version__}, commit {machine.commit()}")
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PAGE)
+    setting = Setting(options.part(given), device, options.providers(given), options.plan(given), console)
     folder = Path(given.results) if given.results else machine.results_folder()
     with options.vgg_weights(given.vgg) as vgg:
-        for case in options.cases(given, vgg):
+        cases = options.cases(given, vgg)
+        console.print(f"{device}, torch {torch.__version__}, commit {machine.commit()}")
+        for case in cases:
             _measure(case, setting, folder)
 
 

@@ -225,7 +225,7 @@ def test_on_a_gpu_ours_is_measured_by_the_triton_kernels_as_well() -> None:
 
 def test_without_a_gpu_the_device_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RuntimeError, match="device cuda was asked for, but this torch sees no CUDA device"):
+    with pytest.raises(ValueError, match="device cuda was asked for, but this torch sees no CUDA device"):
         machine.gpu_name()
 
 

@@ -118,3 +118,8 @@ def table(title: str, rows: Sequence[StepRow]) -> Table:
 def cell(value: float) -> str:
     """Three digits; empty for nan."""
     return "" if math.isnan(value) else "0" if value <= 0 else three_digits(value)
+
+
+def error_cell(error: float) -> str:
+    """One digit; empty for nan."""
+    return "" if math.isnan(error) else f"{error:.0e}"
