@@ -8,6 +8,15 @@ from torch import nn
 
 from benchmarks.plain.pix2pix import PlainPatchDiscriminator, PlainResnet
 from torchp2p.models import PatchDiscriminator, ResnetGenerator
+from torchp2p.train import Lean
+
+SAVINGS = {
+    "all": Lean(share_condition=True, one_batch=True),
+    "none": Lean(share_condition=False, one_batch=False),
+    "shared": Lean(share_condition=True, one_batch=False),
+    "one batch": Lean(share_condition=False, one_batch=True),
+}
+"""What the step of pix2pix may save, one by one."""
 
 
 def adam(net: nn.Module) -> torch.optim.Optimizer:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from network_testing import randomise
-from pix2pix_case import adam, draw_batch, our_networks, plain_networks, with_the_weights_of
+from pix2pix_case import SAVINGS, adam, draw_batch, our_networks, plain_networks, with_the_weights_of
 from torch import Tensor, nn
 
 from benchmarks.plain.pix2pix import PlainPatchDiscriminator, PlainPixelDiscriminator, PlainUnet
@@ -26,15 +26,9 @@ ABLATIONS = {
     "L2+cGAN": {"pixel_loss": "l2"},
 }
 """The matrix of spec section 4.6, and the mean squared difference instead of L1."""
-DEFAULT = Lean()
-SWITCHES = {
-    "default": DEFAULT,
-    "none": Lean(share_condition=False, one_batch=False),
-    "shared": Lean(share_condition=True, one_batch=False),
-    "one batch": Lean(share_condition=False, one_batch=True),
-    "shared, one batch": Lean(share_condition=True, one_batch=True),
-}
-every_saving = pytest.mark.parametrize("lean", SWITCHES.values(), ids=SWITCHES.keys())
+
+
+every_saving = pytest.mark.parametrize("lean", SAVINGS.values(), ids=SAVINGS.keys())
 
 
 # --- helpers ----------------------------------------------------------------------------------------------
@@ -68,7 +62,7 @@ def compare_steps(
     plain_nets: tuple[nn.Module, nn.Module],
     size: int = 16,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
-    lean: Lean = DEFAULT,
+    lean: Lean = SAVINGS["all"],
     **options: object,
 ) -> None:
     """Take STEPS steps both ways and compare every loss, and at the end every weight and running statistic."""
