@@ -2,8 +2,8 @@
 
 All providers of a case run in one process and in turn (A B C A B C ...), so a machine that slows down slows
 them all; ratios are taken round by round. Inputs and random numbers are made before the clock starts; what a
-call allocates for its results, and giving that back, is inside. The memory bandwidth of the machine is
-measured in the same run. Every row is kept, the losing ones too.
+call allocates for its results, and giving that back, is inside. The memory bandwidth of the machine and the speed of a
+large matrix product are measured in the same run. Every row is kept, the losing ones too.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ Call = Callable[[], object]
 
 EAGER = "eager"
 BANDWIDTH_BYTES = 256 * 2**20
+PEAK_SIDE = 2048
+PEAK_DTYPES = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,7 @@ class Session:
         self.rows: list[results.Row] = []
         self.console.print(f"{self.device}, torch {torch.__version__}, commit {self.commit}", highlight=False)
         self.copy_gb_per_s = self._memory_bandwidth()
+        self._peak()
 
     def run(
         self, case: Case, providers: Sequence[Provider], modes: Iterable[str], *, rounds: int | None = None
@@ -279,6 +282,18 @@ class Session:
             self.rows.append(row)
             self.console.print(f"{provider.name} bandwidth {row.gb_per_s:.1f} GB/s", highlight=False)
         return self.rows[0].gb_per_s
+
+    def _peak(self) -> None:
+        """Measure the product of two large matrices, which is as fast as arithmetic gets."""
+        for dtype in PEAK_DTYPES:
+            left, right = (torch.ones(PEAK_SIDE, PEAK_SIDE, dtype=dtype) for _ in range(2))
+            provider = Provider("matmul", lambda _, left=left, right=right: lambda: left @ right)  # type: ignore[misc]
+            samples = self._measure([provider.prepare("forward")], self.rounds)
+            case = Case("peak", "", str(dtype).removeprefix("torch."), "x".join([str(PEAK_SIDE)] * 3), {})
+            row = self._row(case, provider, "forward", samples[0], samples[0])
+            self.rows.append(row)
+            gflops = 2 * PEAK_SIDE**3 / row.median_ms / 1e6
+            self.console.print(f"{case.dtype} matrix product {gflops:.0f} GFLOP/s", highlight=False)
 
     def _measure(self, calls: Sequence[Call], rounds: int) -> list[list[float]]:
         """On a GPU a sample ends when the device has done its work, and nothing else of torch is told where to be."""
