@@ -41,7 +41,7 @@ from .step.training import Case, training
 REFERENCES = ("reference", "channels_last")
 """The original procedure in either layout."""
 KEY = ("date", "commit", "device", "torch", "preset", "size", "provider", "threads", "step")
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+PLOTS = Path(__file__).resolve().parent.parent / "docs" / "plots"
 
 Curves = dict[str, list[float]]
 """Of each loss its value at every step."""
@@ -63,11 +63,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not path.is_file():
         raise UsageError(f"--draw needs the curves in {path}, which is not there: run without --draw first")
     title, ours, references = read(path)
-    contiguous = [curves for run, curves in references.items() if run.startswith(f"{REFERENCES[0]} ")]
+    contiguous = [curves for run, curves in references.items() if run.startswith(f"{REFERENCES[0]},")]
     of_threads = [judge(OURS, loss, curve, [each[loss] for each in contiguous]) for loss, curve in ours.items()]
     console.print(table([*verdicts(ours, references, OURS), *of_threads]))
     if given.draw:
-        picture = (Path(given.results) if given.results else DOCS) / f"{path.stem}.svg"
+        picture = (Path(given.results) if given.results else PLOTS) / f"{path.stem}.svg"
         draw(picture, title, ours, references)
         console.print(f"drawn in {picture}", soft_wrap=True)
 
@@ -138,7 +138,7 @@ def read(path: Path) -> tuple[str, Curves, dict[str, Curves]]:
         rows = list(csv.DictReader(file))
     runs: dict[str, Curves] = {}
     for row in rows:
-        label = OURS if row["provider"] == OURS else f"{row['provider']} on {row['threads']} threads"
+        label = OURS if row["provider"] == OURS else f"{row['provider']}, threads: {row['threads']}"
         for name in row.keys() - set(KEY):
             runs.setdefault(label, {}).setdefault(name, []).append(float(row[name]))
     ours = runs.pop(OURS)

@@ -96,9 +96,9 @@ def test_all_runs_are_rows_that_are_read_back(tmp_path: Path, monkeypatch, capsy
     assert title.startswith("pix2pix 256x256 in float32, ")
     assert ours == {"D_real": [1.25, 1.25, 1.25], "G_L1": [1.25, 2.5, 4.25]}
     assert list(references) == [
-        f"{name} on {threads} threads" for threads in (1, 2) for name in ("reference", "channels_last")
+        f"{name}, threads: {threads}" for threads in (1, 2) for name in ("reference", "channels_last")
     ]
-    assert references["channels_last on 2 threads"]["G_L1"] == [1.5, 3.0, 4.0]
+    assert references["channels_last, threads: 2"]["G_L1"] == [1.5, 3.0, 4.0]
     assert "excursion" in capsys.readouterr().out
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torchp2p.files import atomic_write
-
+from ..figures import pyplot, save
 from .band import WINDOW, Curve, band, smoothed
 
 INCHES = (3.4, 2.6)
@@ -22,14 +20,9 @@ def draw(path: Path, title: str, ours: Mapping[str, Curve], references: Mapping[
         ImportError: matplotlib is not installed.
         OSError: ``path`` cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "torchp2p"  # the same curves make the same file
-    from matplotlib import pyplot
-
+    plt = pyplot()
     size = (INCHES[0] * len(ours), INCHES[1] * 2)
-    figure, panels = pyplot.subplots(2, len(ours), figsize=size, squeeze=False, layout="constrained")
+    figure, panels = plt.subplots(2, len(ours), figsize=size, squeeze=False)
     for column, (loss, curve) in enumerate(ours.items()):
         others = {run: smoothed(curves[loss]) for run, curves in references.items()}
         _curves(panels[0][column], loss, smoothed(curve), band([curves[loss] for curves in references.values()]))
@@ -38,10 +31,8 @@ def draw(path: Path, title: str, ours: Mapping[str, Curve], references: Mapping[
     panels[1][0].set_ylabel("distance to the mean\nof the references")
     panels[1][0].legend(frameon=False, fontsize="small")
     figure.suptitle(f"{title}, mean of {WINDOW} steps")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="svg", metadata={"Date": None})
-    pyplot.close(figure)
-    atomic_write(path, lambda file: file.write(picture.getvalue()))
+    save(figure, path)
+    plt.close(figure)
 
 
 def _curves(panel: Any, loss: str, ours: Curve, edges: list[tuple[float, float]]) -> None:
