@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from torchp2p.models.initialise import init_weights
 from torchp2p.models.layers import require_positive, sequential, uses_bias
-from torchp2p.models.shared import Shared, convolved
+from torchp2p.models.shared import Shared, convolved_part
 from torchp2p.nn import NormAct
 from torchp2p.nn.conv_norm_act import has_hooks
 
@@ -44,7 +44,7 @@ class ConditionalDiscriminator(nn.Module):
             result = layers(x)
             return result
         (response,) = shared.responses
-        own = convolved(layers[0], x, slice(shared.channels, None))
+        own = convolved_part(layers[0], x, slice(shared.channels, None))
         if 1 < len(response) < len(own):  # one sample goes to any number of them by itself
             response = response.repeat(len(own) // len(response), 1, 1, 1)
         result = layers[1:](own + response)
@@ -59,12 +59,15 @@ class ConditionalDiscriminator(nn.Module):
         Args:
             x: (N, C, H, W), the first C of the ``input_nc`` channels.
         """
-        return Shared(x.shape[1], [convolved(self._layers()[0], x, slice(x.shape[1]), bias=True)])
+        return Shared(x.shape[1], [convolved_part(self._layers()[0], x, slice(x.shape[1]), bias=True)])
 
     @property
     def is_as_built(self) -> bool:
         """Whether nothing that may want to see each image alone was added: a hook, a parametrisation, another layer."""
-        return all(type(layer) in _LAYERS and not has_hooks(layer) for layer in self.modules())
+        if type(self) not in (PatchDiscriminator, PixelDiscriminator):
+            return False
+        known = all(type(layer) in (nn.Conv2d, nn.LeakyReLU, NormAct) for layer in self._layers())
+        return known and not any(map(has_hooks, self.modules()))
 
     def _layers(self) -> nn.Sequential:
         (layers,) = self.children()
@@ -130,6 +133,3 @@ class PixelDiscriminator(ConditionalDiscriminator):
             "5": nn.Conv2d(2 * ndf, 1, 1, bias=bias),
         }
         super().__init__("net", layers)
-
-
-_LAYERS = (PatchDiscriminator, PixelDiscriminator, nn.Sequential, nn.Conv2d, nn.LeakyReLU, NormAct)

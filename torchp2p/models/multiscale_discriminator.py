@@ -11,7 +11,7 @@ from torchp2p.models.initialise import init_weights
 from torchp2p.models.inputs import LabelMap, pyramid_of
 from torchp2p.models.layers import require_choice, require_positive, sequential
 from torchp2p.models.pyramid import pyramid
-from torchp2p.models.shared import Shared, convolved
+from torchp2p.models.shared import Shared, convolved_part
 from torchp2p.nn import NormAct
 
 MAX_WIDTH = 512
@@ -75,7 +75,7 @@ class MultiscaleDiscriminator(nn.Module):
             if shared is None:
                 found = [first(level)]
             else:
-                response = shared.responses[place] + convolved(first[0], level, slice(shared.channels, None))
+                response = shared.responses[place] + convolved_part(first[0], level, slice(shared.channels, None))
                 found = [first[1:](response)]
             for layer in rest:
                 found.append(layer(found[-1]))
@@ -94,7 +94,7 @@ class MultiscaleDiscriminator(nn.Module):
         convs = [self._layers(scale)[0][0] for scale in reversed(range(self.num_D))]
         channels = x.channels if isinstance(x, LabelMap) else x.shape[1]
         responses = [
-            convolved(conv, level, slice(channels), bias=True)
+            convolved_part(conv, level, slice(channels), bias=True)
             for conv, level in zip(convs, pyramid_of(x, self.num_D), strict=True)
         ]
         return Shared(channels, responses)
