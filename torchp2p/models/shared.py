@@ -26,5 +26,5 @@ def convolved_part(conv: Any, x: Tensor | LabelMap, channels: slice, bias: bool 
     """What ``conv`` makes of some of its input channels, where the others are 0."""
     weights = conv.weight[:, channels], conv.bias if bias else None
     if isinstance(x, LabelMap):
-        return x.convolved_part(*weights, conv.stride, conv.padding, "zeros")
+        return x.convolved(*weights, conv.stride, conv.padding, "zeros")
     return F.conv2d(x, *weights, conv.stride, conv.padding)
