@@ -100,7 +100,8 @@ def random_batch(config: RunConfig, size: Size) -> dict[str, Tensor]:
     (height, width), count, device = size, config.batch_size, config.torch_device()
 
     def image(channels: int) -> Tensor:
-        return (2 * torch.rand(count, channels, height, width, generator=draw) - 1).to(device)
+        drawn = 2 * torch.rand(count, channels, height, width, generator=draw) - 1
+        return drawn.to(device, memory_format=config.layout())
 
     def ids(most: int) -> Tensor:
         blocks = torch.randint(most, (count, 1, -(-height // BLOCK), -(-width // BLOCK)), generator=draw)
