@@ -48,7 +48,8 @@ class Pix2PixStep:
         seed: of the pool and the gradient penalty.
 
     Raises:
-        ValueError: an unknown precision, mode or loss, no loss at all, or no D with ``use_GAN``.
+        ValueError: an unknown precision, mode or loss, no loss at all, or no D with ``use_GAN``. In a step: A and B of
+            different sizes.
     """
 
     def __init__(
