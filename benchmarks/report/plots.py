@@ -6,17 +6,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from torchp2p.files import atomic_write
-
 from .. import machine
+from ..figures import pyplot, save
 from ..results import OURS
 from ..step.rows import DONE
 from .records import Record, grouped, newest
 from .roofline import Point, Roofs, points, roofs
 from .steps import CASE, MACHINE
-
-SALT = "torchp2p"
-"""Of the names inside an SVG file, so that the same rows make the same bytes."""
 
 
 def draw_all(
@@ -28,27 +24,9 @@ def draw_all(
         ImportError: matplotlib is not installed.
     """
     drawn = []
-    for name, figure in _figures(_pyplot(), of_ops, of_steps, of_kinds):
-        drawn.append(_saved(figure, folder / f"{name}.svg"))
+    for name, figure in _figures(pyplot(), of_ops, of_steps, of_kinds):
+        drawn.append(save(figure, folder / f"{name}.svg"))
     return drawn
-
-
-def _saved(figure: Any, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, lambda file: figure.savefig(file, format="svg", metadata={"Date": None}))
-    return path
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install torchp2p[plots]") from error
-    matplotlib.use("svg")
-    matplotlib.rcParams.update({"svg.hashsalt": SALT, "figure.constrained_layout.use": True, "font.size": 9})
-    from matplotlib import pyplot
-
-    return pyplot
 
 
 def _figures(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,27 +87,33 @@ class Training:
         return any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.G.modules())
 
 
-def training(case: Case, provider: Provider) -> Training:
-    """Networks with the same weights for every provider, drawn as the trainer draws them, and their step."""
+def training(case: Case, provider: Provider, batches: Sequence[Batch] = ()) -> Training:
+    """Networks with the same weights for every provider, drawn as the trainer draws them, and their step.
+
+    Args:
+        case: what is trained.
+        provider: who trains.
+        batches: shown in turn, again and again; none for a random one, in the memory order of the provider.
+    """
     channels_last = provider.channels_last if provider.ours else bool(provider.channels_last)
     config = case.config(provider.precision)
     config = dataclasses.replace(config, channels_last=channels_last, cuda_graph=provider.cuda_graph)
-    batch = random_batch(config, case.size)
+    shown = itertools.cycle(batches or [random_batch(config, case.size)])
     if provider.ours:
-        return _ours(config, provider, batch)
+        return _ours(config, provider, shown)
     if isinstance(config, HDTrainConfig):
-        return _plain_hd(config, provider, batch)
+        return _plain_hd(config, provider, shown)
     assert isinstance(config, TrainConfig)
-    return _plain(config, provider, batch)
+    return _plain(config, provider, shown)
 
 
-def _ours(config: RunConfig, provider: Provider, batch: Batch) -> Training:
+def _ours(config: RunConfig, provider: Provider, batches: Iterator[Batch]) -> Training:
     step: Pix2PixStep | Pix2PixHDStep
     if isinstance(config, HDTrainConfig):
         step = build_hd_step(config, build_hd_networks(config), lean=provider.lean)
     else:
         assert isinstance(config, TrainConfig)
-        step = build_step(config)
+        step = build_step(config, lean=provider.lean)
     optimizers = tuple(each for each in (step.optimizer_G, step.optimizer_D) if each is not None)
     if not provider.fused_adam:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
@@ -116,12 +123,12 @@ def _ours(config: RunConfig, provider: Provider, batch: Batch) -> Training:
 
     def run() -> Losses:
         with torchp2p.backend(provider.backend):
-            return take(batch)
+            return take(next(batches))
 
     return Training(run, step.G, optimizers)
 
 
-def _plain(config: TrainConfig, provider: Provider, batch: Batch) -> Training:
+def _plain(config: TrainConfig, provider: Provider, batches: Iterator[Batch]) -> Training:
     """The original procedure of pix2pix."""
     ours = build_step(config)
     assert ours.D is not None
@@ -131,15 +138,18 @@ def _plain(config: TrainConfig, provider: Provider, batch: Batch) -> Training:
     channels, layers = config.input_nc + config.output_nc, config.n_layers_D if config.netD == "n_layers" else 3
     plain_D = PlainPatchDiscriminator(channels, config.ndf, layers, config.norm)
     G, D = _made(plain_G, ours.G, provider), _made(plain_D, ours.D, provider)
-    adams, images, generator = (_adam(config, G), _adam(config, D)), (batch["A"], batch["B"]), torch.Generator()
+    adams, generator = (_adam(config, G), _adam(config, D)), torch.Generator()
 
     def run() -> Losses:
-        return plain_step(G, D, *adams, *images, generator, config.gan_mode, lambda_L1=config.lambda_L1)
+        batch = next(batches)
+        return plain_step(
+            G, D, *adams, batch["A"], batch["B"], generator, config.gan_mode, lambda_L1=config.lambda_L1
+        )  # fmt: skip
 
     return Training(run, G, adams)
 
 
-def _plain_hd(config: HDTrainConfig, provider: Provider, batch: Batch) -> Training:
+def _plain_hd(config: HDTrainConfig, provider: Provider, batches: Iterator[Batch]) -> Training:
     """The original procedure of pix2pixHD."""
     ours = build_hd_networks(config)
     sizes = (config.generator_nc, config.output_nc, config.ngf, config.n_downsample_global, config.n_blocks_global)
@@ -165,7 +175,7 @@ def _plain_hd(config: HDTrainConfig, provider: Provider, batch: Batch) -> Traini
 
     def run() -> Losses:
         return plain_hd_step(
-            nets, optimizer_G, optimizer_D, batch, config.label_nc, config.n_layers_D, config.num_D,
+            nets, optimizer_G, optimizer_D, next(batches), config.label_nc, config.n_layers_D, config.num_D,
             lambda images: images, config.no_instance, config.label_feat, config.gan_mode, config.lambda_feat,
             config.no_ganFeat_loss,
         )  # fmt: skip

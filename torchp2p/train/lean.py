@@ -12,8 +12,10 @@ class Lean:
     Args:
         judge_once: D of pix2pixHD judges the fake once, for its own loss and for that of G, where there is no pool
             and D has no running statistics, which would count it twice (spec section 11.2, R1).
-        share_condition: what D's first convolution makes of labels and edges is made once for the real image and the
-            fake, and no gradient is taken of them (R3 to R5).
+        share_condition: what D's first convolution makes of labels and edges, or of the input image, is made once for
+            the real image and the fake, and no gradient is taken of them (R3 to R5).
+        one_batch: D of pix2pix judges the fake and the real image as one batch when it is trained, its batch norm with
+            statistics of each alone (R15).
         label_conv: networks that can look labels up, instead of convolving as many channels of ones and zeros (R6).
         algorithm: of convolutions, wherever it can run; see ``torchp2p.algorithm``. None for the one that was found to
             be the fastest as exact as torch's own.
@@ -31,6 +33,7 @@ class Lean:
 
     judge_once: bool = True
     share_condition: bool = True
+    one_batch: bool = True
     label_conv: bool = True
     algorithm: str | None = None
     step_in_backward: bool = True

@@ -13,6 +13,7 @@ from torchp2p.models import define_D, generator_from_config, run_generator
 from torchp2p.train.compiled import compile_networks
 from torchp2p.train.config import TrainConfig
 from torchp2p.train.layout import images_in, placed
+from torchp2p.train.lean import Lean
 from torchp2p.train.pix2pix_step import Pix2PixStep
 from torchp2p.train.recipe import STILLS_SEED, GeneratorState, Picture, Recipe
 
@@ -72,7 +73,7 @@ class Pix2PixRecipe(Recipe[TrainConfig]):
         return {"pool": self._step.pool, "penalty_rng": GeneratorState(self._step.penalty_generator)}
 
 
-def build_step(config: TrainConfig) -> Pix2PixStep:
+def build_step(config: TrainConfig, *, lean: Lean = Lean()) -> Pix2PixStep:
     """Networks, optimisers and losses as the configuration says, seeded, on its device."""
     torch.manual_seed(config.seed)
     device, layout = config.torch_device(), config.layout()
@@ -103,5 +104,6 @@ def build_step(config: TrainConfig) -> Pix2PixStep:
         pool_size=config.pool_size,
         lr=config.lr,
         beta1=config.beta1,
+        lean=lean,
         seed=config.seed,
     )

@@ -57,6 +57,7 @@ class RunConfig(ABC):
         cuda_graph: on CUDA, launch a whole step as one graph, where it can be captured.
         compile: have torch.compile make kernels of whole networks, for devices that no kernel of this package serves.
         seed: of weights, order, augmentation and dropout.
+        deterministic: on a GPU take only algorithms with the same bits every time; on the CPU it is so by itself.
         max_minutes: stop and save after so long; counted anew when resumed.
         print_freq: steps between log lines.
         display_freq: steps between gallery images.
@@ -91,6 +92,7 @@ class RunConfig(ABC):
     cuda_graph: bool = True
     compile: bool = False
     seed: int = 0
+    deterministic: bool = False
     max_minutes: float | None = None
     print_freq: int = 100
     display_freq: int = 400
@@ -114,7 +116,7 @@ class RunConfig(ABC):
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
         "checkpoints_dir", "name", "dataroot", "num_threads", "device", "channels_last", "cuda_graph", "compile",
         "max_minutes", "print_freq", "display_freq", "save_latest_freq", "save_epoch_freq", "n_samples", "video_fps",
-        "no_html", "no_check",
+        "no_html", "no_check", "deterministic",
     )  # fmt: skip
     """Fields that a resumed training may change; any other would make it another training."""
 

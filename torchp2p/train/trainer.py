@@ -18,6 +18,7 @@ from torchp2p.data import check_dataset, make_loader
 from torchp2p.data.sampler import EpochSampler
 from torchp2p.memory import tune_cpu_memory
 from torchp2p.train.config import TrainConfig
+from torchp2p.train.determinism import deterministic
 from torchp2p.train.gallery import TrainingGallery
 from torchp2p.train.hd_config import HDTrainConfig
 from torchp2p.train.pix2pix_recipe import Pix2PixRecipe
@@ -64,6 +65,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
 
     Raises:
         DatasetError: files that cannot be used; all of them are listed.
+        ConfigError: ``deterministic`` on a GPU without what it needs in the environment.
         CheckpointError: nothing to resume, or a state of another training.
         FileExistsError: the folder holds a training and ``resume`` was not asked for.
         FileNotFoundError, ValueError: of the data, see ``build_dataset``.
@@ -79,11 +81,11 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
             check_dataset(recipe.dataset, folder / "dataset_check.json")
     if config.torch_device().type == "cpu":
         tune_cpu_memory()
-    for note in recipe.build(resuming=resume):
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
-    progress = Progress() if state is None else restore(state, recipe)
-    run = _Run(recipe, folder, progress, console)
-    return run.loop()
+    with deterministic(config.deterministic, config.torch_device()):
+        for note in recipe.build(resuming=resume):
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
+        progress = Progress() if state is None else restore(state, recipe)
+        return _Run(recipe, folder, progress, console).loop()
 
 
 def recipe_of(config: RunConfig) -> Recipe[Any]:
