@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchp2p import ops
 from torchp2p.models.layers import sequential
 from torchp2p.models.state_dicts import load_state_dict_compatible, load_weights
-from torchp2p.nn.conv_norm_act import has_hooks
+from torchp2p.nn.conv_norm_act import convolved
 
 WEIGHTS_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 WEIGHTS_SHA256 = "dcbb9e9d"
@@ -64,7 +63,7 @@ class VGG19Features(nn.Module):
                 x = F.max_pool2d(x, 2)
             for name in names:
                 # In place: the convolution does not need its output, so one tensor a layer is kept.
-                x = F.relu(_convolved(cast(nn.Conv2d, self.features.get_submodule(name)), x), inplace=True)
+                x = F.relu(convolved(cast(nn.Conv2d, self.features.get_submodule(name)), x), inplace=True)
                 if name == names[0]:
                     found.append(x)
         return found
@@ -75,13 +74,6 @@ class VGG19Features(nn.Module):
             load_state_dict_compatible(self, {name: given[name] for name in self.state_dict() if name in given})
         except ValueError as error:
             raise ValueError(f"weights file {path} is not that of torchvision's vgg19: {error}") from error
-
-
-def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """The convolution alone, by whichever algorithm is fastest; where there are hooks on it, as a module."""
-    if has_hooks(conv):
-        return cast(Tensor, conv(x))
-    return cast(Tensor, ops.conv_norm_act(x, conv.weight, conv.bias, padding=1, norm="none", act="none"))
 
 
 def download_vgg19_weights(
