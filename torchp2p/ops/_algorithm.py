@@ -3,8 +3,7 @@
 The fused convolution is taken unasked only where a row of ``_tuning`` says so; where there is none, both are measured,
 once, on the tensors at hand, unless ``TORCHP2P_TUNE=0`` says no. Nothing is measured while a CUDA graph is captured or
 torch.compile traces, nor on the CPU, where the interpreter that runs the fused convolution is only for tests. There
-Winograd's convolution and the matrix product are taken for shapes that are known to be faster so: a rule, for two runs
-must be alike.
+the other algorithms are taken for shapes that are known to be faster so: a rule, for two runs must be alike.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from torchp2p.ops import _conv_fused, _gemm_convolution, _tuning, _winograd
+from torchp2p.ops import _conv_fused, _gemm_convolution, _phased_convolution, _tuning, _winograd
 from torchp2p.ops._conv_fused import Tensors
 from torchp2p.ops._dispatch import BackendUnavailableError, choose, strict
 from torchp2p.ops._winograd import TILES
 from torchp2p.ops.norm_act import Options
 from torchp2p.reference.conv_norm_act import Convolution
 
-ALGORITHMS = ("vendor", *TILES, "gemm", "fused")
+ALGORITHMS = ("vendor", *TILES, "gemm", "phased", "fused")
 DEVICES = ("cuda",)
 """The types of device on which it is worth asking which is faster."""
 
@@ -94,6 +93,8 @@ def _rule(x: Tensor, weight: Tensor, conv: Convolution) -> str:
     """What is taken unasked on the CPU."""
     if _gemm_convolution.pays(x, weight, conv):
         return "gemm"
+    if _phased_convolution.pays(x, weight, conv):
+        return "phased"
     return "winograd" if _winograd.pays(x, weight, conv) else "vendor"
 
 
@@ -165,6 +166,8 @@ def _why_not(name: str, x: Tensor, weight: Tensor, conv: Convolution) -> str:
     """Why the algorithm cannot run on such tensors; empty if it can."""
     if name in TILES:
         return _winograd.unavailable(x, weight, conv)
+    if name == "phased":
+        return _phased_convolution.unavailable(x, weight, conv)
     return _conv_fused.unavailable(x.device.type, x.dtype) if name == "fused" else ""
 
 

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchp2p.ops._convolution import empty_output, output_size
 from torchp2p.reference.conv_norm_act import Convolution
 from torchp2p.reference.norm_act import memory_format_of, statistics_dtype
 
@@ -34,7 +35,7 @@ def pays(x: Tensor, weight: Tensor, conv: Convolution) -> bool:
     """Whether it is known to be faster than oneDNN, and as exact."""
     if x.device.type != "cpu" or weight.numel() < _ELEMENTS or not weight.is_contiguous():
         return False
-    height, width = x.shape[2:] if conv.transposed else _output_size(x, weight, conv)
+    height, width = x.shape[2:] if conv.transposed else output_size(x, weight, conv)
     return bool(x.shape[0] * height * width <= _PIXELS.get(x.dtype, 0))
 
 
@@ -49,7 +50,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution) 
         (N, O, H', W'), in the layout of the reference's result.
     """
     windows = _Windows(weight.shape[2:], conv.stride, conv.own_padding)
-    y = _like(x, weight, (x.shape[0], weight.shape[1 if conv.transposed else 0], *_output_size(x, weight, conv)))
+    y = empty_output(x, weight, conv)
     return windows.scattered(x, weight, bias, y) if conv.transposed else windows.gathered(x, weight, bias, y)
 
 
@@ -120,17 +121,3 @@ def _product(rows: Tensor, matrix: Tensor) -> Tensor:
 def _pixels(image: Tensor) -> Tensor:
     """(N, C, H, W) as (N H W, C)."""
     return image.movedim(1, -1).reshape(-1, image.shape[1])
-
-
-def _output_size(x: Tensor, weight: Tensor, conv: Convolution) -> tuple[int, int]:
-    """Height and width of what ``conv`` makes of x, whose border is there already."""
-    own = conv._replace(padding=conv.own_padding[0])
-    height, width = (own.output_size(dim, x.shape[2 + dim], weight.shape[2 + dim]) for dim in (0, 1))
-    return height, width
-
-
-def _like(x: Tensor, weight: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Memory for a result, in the layout that torch's convolutions give it."""
-    last = torch.channels_last in (memory_format_of(x), memory_format_of(weight))
-    layout = torch.channels_last if last else torch.contiguous_format
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
