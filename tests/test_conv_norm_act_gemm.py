@@ -30,6 +30,16 @@ def test_result_and_gradients_are_those_of_the_separate_layers_in_float64(geomet
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("geometry", [Geometry(4, 1, 1), Geometry(4, 1, 2), Geometry(3, 1, 1, "reflect")], ids=str)
+@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda f: f.__name__)
+def test_a_convolution_to_fewer_channels_is_multiplied_the_other_way_round(geometry, outputs, layout) -> None:
+    case = Case(geometry, "none", "leaky_relu", bias=True, inputs=6, outputs=outputs)
+    inputs = random_inputs(case, torch.float64, CPU, (2, 7, 9)).laid_out(layout)
+    found, expected = results(ours, case, inputs, algorithm="gemm"), results(plain, case, inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 @pytest.mark.parametrize("geometry", [DOWN, UP], ids=str)
 def test_inputs_and_gradients_may_have_any_strides(geometry, layout) -> None:
@@ -41,9 +51,13 @@ def test_inputs_and_gradients_may_have_any_strides(geometry, layout) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(("geometry", "size"), [(DOWN, 2), (DOWN, 4), (DOWN, 16), (UP, 1), (UP, 2), (UP, 8)], ids=str)
-def test_it_is_as_exact_as_eager(dtype, geometry, size) -> None:
-    case = Case(geometry, "none", "none", bias=True, inputs=256, outputs=64)
+@pytest.mark.parametrize(
+    ("geometry", "size", "outputs"),
+    [(DOWN, 2, 64), (DOWN, 4, 64), (DOWN, 16, 64), (UP, 1, 64), (UP, 2, 64), (UP, 8, 64), (Geometry(4, 1, 2), 18, 1)],
+    ids=str,
+)
+def test_it_is_as_exact_as_eager(dtype, geometry, size, outputs) -> None:
+    case = Case(geometry, "none", "none", bias=True, inputs=256, outputs=outputs)
     inputs = random_inputs(case, torch.float64, CPU, (1, size, size)).in_dtype(dtype)
     found, eager = results(ours, case, inputs, algorithm="gemm"), results(plain, case, inputs)
     oracle = results(plain, case, inputs.in_dtype(torch.float64))
@@ -139,6 +153,21 @@ def test_unasked_it_is_taken_for_few_pixels_and_large_weights(channels, size, dt
     x, weight = torch.empty(1, inputs, *size, dtype=dtype), torch.empty(*pair, 4, 4, dtype=dtype)
     with torch.no_grad():
         conv_norm_act(x, weight, stride=2, padding=1, defer=True, **options)
+    assert len(taken) == times
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "times"),
+    [
+        ((1, 64, 4, 4), {}, 1),
+        ((2, 64, 4, 4), {}, 0),
+        ((1, 63, 4, 4), {}, 0),
+        ((1, 64, 1, 1), {}, 0),
+        ((1, 64, 4, 4), {"stride": 2}, 0),
+    ],
+)
+def test_unasked_it_is_taken_for_one_decision_from_many_features(shape, options, times, taken) -> None:
+    conv_norm_act(torch.randn(1, shape[1], 9, 9), torch.randn(shape), norm="none", act="none", **options)
     assert len(taken) == times
 
 

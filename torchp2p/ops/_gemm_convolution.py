@@ -9,6 +9,9 @@ are all six passes, where windows in the middle are added up where they overlap.
 the middle of a U-Net, the time goes into reading and writing weights of many megabytes. A library made for large images
 reorders them for each pass; this does not. Where a tap meets padding only, the windows and the gradient are 0.
 
+A convolution of stride 1 to fewer channels, such as the one decision of a discriminator, is taken for the transposed
+one that it is with the kernel turned around: then the windows are those of the few channels.
+
 Shapes: big (N, B, H, W), small (N, S, h, w), weight (S, B, kh, kw), windows (N h w, B kh kw).
 Source: spec section 2.2 (the innermost levels), 11.1.
 """
@@ -26,17 +29,24 @@ from torchp2p.ops._convolution import empty_output, output_size
 from torchp2p.reference.conv_norm_act import Convolution
 from torchp2p.reference.norm_act import memory_format_of, statistics_dtype
 
-# Measured: up to so many pixels of the small image, with so many elements of the weight, it is faster than oneDNN.
+# Measured to be faster than oneDNN: so many columns of windows of the output, from so many inputs on, ...
+_COLUMNS, _INPUTS = 16, 64
+# ... and so many pixels of the small image, from so many elements of the weight on.
 _PIXELS, _ELEMENTS = {torch.float32: 64, torch.bfloat16: 128}, 2**21
 _PARTS = 16
 
 
 def pays(x: Tensor, weight: Tensor, conv: Convolution) -> bool:
     """Whether it is known to be faster than oneDNN, and as exact."""
-    if x.device.type != "cpu" or weight.numel() < _ELEMENTS or not weight.is_contiguous():
+    if x.device.type != "cpu" or x.dtype not in _PIXELS:
+        return False
+    outputs, inputs, *kernel = weight.shape
+    if kernel[0] > 1 and inputs >= _INPUTS and outputs * kernel[0] ** 2 <= _COLUMNS and _is_mirrored(weight, conv):
+        return True
+    if weight.numel() < _ELEMENTS or not weight.is_contiguous():
         return False
     height, width = x.shape[2:] if conv.transposed else output_size(x, weight, conv)
-    return bool(x.shape[0] * height * width <= _PIXELS.get(x.dtype, 0))
+    return bool(x.shape[0] * height * width <= _PIXELS[x.dtype])
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution) -> Tensor:
@@ -49,8 +59,10 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution) 
     Returns:
         (N, O, H', W'), in the layout of the reference's result.
     """
-    windows = _Windows(weight.shape[2:], conv.stride, conv.own_padding)
     y = empty_output(x, weight, conv)
+    if _is_mirrored(weight, conv):
+        weight, conv = _mirrored(weight, conv)
+    windows = _Windows(weight.shape[2:], conv.stride, conv.own_padding)
     return windows.scattered(x, weight, bias, y) if conv.transposed else windows.gathered(x, weight, bias, y)
 
 
@@ -58,6 +70,11 @@ def convolve_backward(
     grad: Tensor, x: Tensor, weight: Tensor, conv: Convolution, needs: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias; empty where not needed. Only the weight's gradient reads the values of x."""
+    if _is_mirrored(weight, conv):
+        grad_x, grad_weight, grad_bias = convolve_backward(grad, x, *_mirrored(weight, conv), needs)
+        if needs[1]:
+            grad_weight = torch.empty_like(weight).copy_(grad_weight.flip(2, 3).transpose(0, 1))
+        return grad_x, grad_weight, grad_bias
     windows = _Windows(weight.shape[2:], conv.stride, conv.own_padding)
     grad_x, grad_weight = grad.new_empty(0), grad.new_empty(0)
     if needs[0]:
@@ -69,6 +86,19 @@ def convolve_backward(
         found = _pixels(small).t() @ windows.of(big)
         grad_weight = found.view(weight.shape).contiguous(memory_format=memory_format_of(weight))
     return grad_x, grad_weight, grad.sum((0, 2, 3)) if needs[2] else grad.new_empty(0)
+
+
+def _is_mirrored(weight: Tensor, conv: Convolution) -> bool:
+    """Whether the windows of the output have fewer columns than those of the input, and will do."""
+    fits = not conv.transposed and tuple(conv.stride) == (1, 1) and len(set(weight.shape[2:])) == 1
+    return fits and weight.shape[0] < weight.shape[1] and conv.own_padding[0] < weight.shape[2]
+
+
+def _mirrored(weight: Tensor, conv: Convolution) -> tuple[Tensor, Convolution]:
+    """The transposed convolution that does the same."""
+    turned = weight.flip(2, 3).transpose(0, 1).contiguous()  # (C, O, k, k)
+    padding = weight.shape[2] - 1 - conv.own_padding[0]
+    return turned, Convolution(conv.stride, padding, "zeros", True, [0, 0])
 
 
 class _Windows(NamedTuple):
