@@ -136,7 +136,7 @@ class RunConfig(ABC):
         if not 0 <= self.beta1 < 1:
             raise ConfigError(f"beta1 must be in [0, 1), got {self.beta1}")
         if self.device != "auto":
-            _check_device(self.device)
+            check_device(self.device)
 
     @classmethod
     def fields(cls) -> tuple[str, ...]:
@@ -201,7 +201,8 @@ def _check_type(field: dataclasses.Field[Any], value: object) -> None:
         raise ConfigError(f"{field.name} must be {KINDS[kind]}, got {value!r}")
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
+    """Raise ConfigError unless ``name`` is a device that this torch sees."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
