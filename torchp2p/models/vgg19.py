@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchp2p import ops
 from torchp2p.models.layers import sequential
 from torchp2p.models.recompute import recomputes, run_stretch
 from torchp2p.models.state_dicts import load_state_dict_compatible, load_weights
-from torchp2p.nn.conv_norm_act import has_hooks
+from torchp2p.nn.conv_norm_act import convolved
 
 WEIGHTS_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 WEIGHTS_SHA256 = "dcbb9e9d"
@@ -82,15 +81,8 @@ def _stage(layers: list[nn.Conv2d], x: Tensor) -> Tensor:
         if conv is layers[-1] and len(layers) > 1:
             x = F.max_pool2d(x, 2)
         # In place: the convolution does not need its output, so one tensor a layer is kept.
-        x = F.relu(_convolved(conv, x), inplace=True)
+        x = F.relu(convolved(conv, x), inplace=True)
     return x
-
-
-def _convolved(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """The convolution alone, by whichever algorithm is fastest; where there are hooks on it, as a module."""
-    if has_hooks(conv):
-        return cast(Tensor, conv(x))
-    return cast(Tensor, ops.conv_norm_act(x, conv.weight, conv.bias, padding=1, norm="none", act="none"))
 
 
 def download_vgg19_weights(
