@@ -1,9 +1,9 @@
 """Winograd's minimal filtering: 3x3 convolutions of stride 1 with fewer multiplications, exact but for rounding.
 
 A tile of m x m results is made of (m + 2)^2 products instead of 9 m^2, in a basis of as many "frequencies":
-y = output(input(x) * filter(w)). The transforms are native code; between them stands one matrix product over the
-channels for each frequency. Gradients go back through the adjoints of the same transforms, and that of the result's
-gradient serves both the gradient of x and that of the weight.
+y = output(input(x) * filter(w)). Native code transforms what fits the cache, multiplies it, one matrix product over the
+channels for each frequency, and transforms it back. The gradient of x is the same convolution of the result's gradient
+with turned filters; that of the weight goes back through the adjoints of the transforms.
 
 Tiles of 2x2 save more than half of the multiplications, and rounding errors are at most twice those of a direct
 convolution: they are taken unasked where they were measured to be faster. Tiles of 4x4 save three quarters, but lose
@@ -56,19 +56,19 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution, 
 
     Args:
         x: (N, C, H, W), any strides; padded as ``conv.border`` says.
-        weight, bias: (O, C, 3, 3), and (O,) or None.
+        weight, bias: (O, C, 3, 3), and (O,) or None; of the dtype of x, or float32 for bfloat16.
         algorithm: one of ``TILES``.
 
     Returns:
-        (N, O, H', W'), in the layout of the reference's result.
+        (N, O, H', W'), of the dtype of x, in the layout of the reference's result.
     """
-    m, (pad, _) = TILES[algorithm], conv.own_padding
-    products = torch.bmm(_of_input(x, pad, m), _of_filter(weight, m).transpose(1, 2))  # (F, T, O)
+    pad, _ = conv.own_padding
     n, _, h, w = x.shape
     outputs = weight.shape[0]
-    layout = torch.channels_last if _channels_last(x) or _channels_last(weight) else torch.contiguous_format
+    last = torch.channels_last
+    layout = last if last in (memory_format_of(x), memory_format_of(weight)) else torch.contiguous_format
     y = torch.empty((n, outputs, h + 2 * pad - 2, w + 2 * pad - 2), dtype=x.dtype, memory_format=layout)
-    _image("output", y, products, bias, (n, outputs, h, w), pad, m)
+    _forward(x, weight, bias, y, pad, TILES[algorithm])
     return y
 
 
@@ -77,59 +77,31 @@ def convolve_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias; empty where not needed. Only the weight's gradient reads the values of x."""
     m, (pad, _) = TILES[algorithm], conv.own_padding
-    n, _, h, w = x.shape
-    outputs = weight.shape[0]
     grad_x, grad_weight = grad.new_empty(0), grad.new_empty(0)
-    if needs[0] or needs[1]:
-        of_grad = _frequencies(grad, n, outputs, h, w, pad, m)  # (F, T, O)
-        _image("output_adjoint", grad, of_grad, None, (n, outputs, h, w), pad, m)
-    if needs[0]:
+    if needs[0]:  # the convolution of the result's gradient with the same filters, turned, from outputs to inputs
         grad_x = torch.empty(x.shape, dtype=x.dtype, memory_format=memory_format_of(x))
-        of_x = torch.bmm(of_grad, _of_filter(weight, m))  # (F, T, C)
-        _image("input_adjoint", grad_x, of_x, None, tuple(x.shape), pad, m)
+        _forward(grad, weight.transpose(0, 1), None, grad_x, 2 - pad, m, flip=True)
     if needs[1]:
-        of_weight = torch.bmm(of_grad.transpose(1, 2), _of_input(x, pad, m))  # (F, O, C)
         grad_weight = torch.empty_like(weight)
-        _filter("filter_adjoint", grad_weight, of_weight, m)
+        status = _native.C.winograd_weight(
+            x.data_ptr(), grad.data_ptr(), grad_weight.data_ptr(), x.stride(), grad.stride(), grad_weight.stride(),
+            *_shape(x, weight, pad, m),
+        )  # fmt: skip
+        _native.raise_for_status(status, "winograd_weight", f"a weight of shape {tuple(weight.shape)}")
     return grad_x, grad_weight, grad.sum((0, 2, 3)) if needs[2] else grad.new_empty(0)
 
 
-def _channels_last(x: Tensor) -> bool:
-    return memory_format_of(x) == torch.channels_last
-
-
-def _of_input(x: Tensor, pad: int, m: int) -> Tensor:
-    n, channels, h, w = x.shape
-    found = _frequencies(x, n, channels, h, w, pad, m)
-    _image("input", x, found, None, tuple(x.shape), pad, m)
-    return found
-
-
-def _of_filter(weight: Tensor, m: int) -> Tensor:
-    found = weight.new_empty((m + 2) ** 2, weight.shape[0], weight.shape[1])
-    _filter("filter", weight, found, m)
-    return found
-
-
-def _frequencies(like: Tensor, n: int, channels: int, h: int, w: int, pad: int, m: int) -> Tensor:
-    """Memory for (F, T, channels) of the tiles of an input of height h and width w."""
-    rows, columns = -(-(h + 2 * pad - 2) // m), -(-(w + 2 * pad - 2) // m)
-    return like.new_empty((m + 2) ** 2, n * rows * columns, channels)
-
-
-def _image(
-    name: str, image: Tensor, frequencies: Tensor, bias: Tensor | None, shape: tuple[int, ...], pad: int, m: int
+def _forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, pad: int, m: int, *, flip: bool = False
 ) -> None:
-    status = getattr(_native.C, f"winograd_{name}")(
-        image.data_ptr(), frequencies.data_ptr(), _native.address(bias), shape, image.stride(), pad, m,
-        _native.DTYPE_CODES[image.dtype],
+    status = _native.C.winograd_forward(
+        x.data_ptr(), weight.data_ptr(), _native.address(bias), y.data_ptr(), x.stride(), weight.stride(), y.stride(),
+        flip, *_shape(x, weight, pad, m),
     )  # fmt: skip
-    _native.raise_for_status(status, f"winograd_{name}", f"an image of shape {tuple(image.shape)}")
+    _native.raise_for_status(status, "winograd_forward", f"x of shape {tuple(x.shape)}")
 
 
-def _filter(name: str, weight: Tensor, frequencies: Tensor, m: int) -> None:
-    status: Any = getattr(_native.C, f"winograd_{name}")(
-        weight.data_ptr(), frequencies.data_ptr(), tuple(weight.shape), weight.stride(), m,
-        _native.DTYPE_CODES[weight.dtype],
-    )  # fmt: skip
-    _native.raise_for_status(status, f"winograd_{name}", f"a weight of shape {tuple(weight.shape)}")
+def _shape(x: Tensor, weight: Tensor, pad: int, m: int) -> tuple[Any, ...]:
+    """WinogradShape of ``csrc/include/torchp2p/winograd.h``."""
+    codes = _native.DTYPE_CODES
+    return tuple(x.shape), weight.shape[0], pad, m, codes[x.dtype], codes[weight.dtype]
