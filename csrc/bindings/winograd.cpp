@@ -1,4 +1,4 @@
-// winograd: argument passing only. The arguments are those of the params structs, in their order.
+// winograd: argument passing only. The arguments are those of the params structs, in their order, the shape last.
 #include "torchp2p/winograd.h"
 
 #include "bindings.h"
@@ -15,8 +15,8 @@ WinogradShape shape_of(const py::tuple& x_shape, std::int64_t outputs, std::int6
 }
 
 int forward(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t y, const py::tuple& x_stride,
-            const py::tuple& weight_stride, const py::tuple& y_stride, bool flip, const py::tuple& x_shape,
-            std::int64_t outputs, std::int64_t pad, int m, int dtype, int weight_dtype) {
+            const py::tuple& weight_stride, const py::tuple& y_stride, const py::tuple& x_shape, std::int64_t outputs,
+            std::int64_t pad, int m, int dtype, int weight_dtype) {
   const WinogradForward params{shape_of(x_shape, outputs, pad, m, dtype, weight_dtype),
                                pointer<const void>(x),
                                pointer<const void>(weight),
@@ -24,31 +24,33 @@ int forward(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t bias, std::u
                                pointer<void>(y),
                                strides(x_stride),
                                strides(weight_stride),
-                               strides(y_stride),
-                               flip};
+                               strides(y_stride)};
   const py::gil_scoped_release release;
   return static_cast<int>(winograd_forward_cpu(params));
 }
 
-int weight(std::uintptr_t x, std::uintptr_t grad, std::uintptr_t grad_weight, const py::tuple& x_stride,
-           const py::tuple& grad_stride, const py::tuple& weight_stride, const py::tuple& x_shape,
-           std::int64_t outputs, std::int64_t pad, int m, int dtype, int weight_dtype) {
-  const WinogradWeight params{shape_of(x_shape, outputs, pad, m, dtype, weight_dtype),
-                              pointer<const void>(x),
-                              pointer<const void>(grad),
-                              pointer<void>(grad_weight),
-                              strides(x_stride),
-                              strides(grad_stride),
-                              strides(weight_stride)};
+// The gradient of the input, or that of the weight: of two images or filters, a third.
+template <class Params, Status (*kRun)(const Params&)>
+int gradient(std::uintptr_t grad, std::uintptr_t other, std::uintptr_t result, const py::tuple& grad_stride,
+             const py::tuple& other_stride, const py::tuple& result_stride, const py::tuple& x_shape,
+             std::int64_t outputs, std::int64_t pad, int m, int dtype, int weight_dtype) {
+  const Params params{shape_of(x_shape, outputs, pad, m, dtype, weight_dtype),
+                      pointer<const void>(grad),
+                      pointer<const void>(other),
+                      pointer<void>(result),
+                      strides(grad_stride),
+                      strides(other_stride),
+                      strides(result_stride)};
   const py::gil_scoped_release release;
-  return static_cast<int>(winograd_weight_cpu(params));
+  return static_cast<int>(kRun(params));
 }
 
 }  // namespace
 
 void bind_winograd(py::module_& module) {
-  module.def("winograd_forward", &forward, "Fill a result, or the gradient of an input; returns a status.");
-  module.def("winograd_weight", &weight, "Fill the gradient of a weight; returns a status.");
+  module.def("winograd_forward", &forward, "Fill a result; returns a status.");
+  module.def("winograd_input", &gradient<WinogradInput, winograd_input_cpu>, "Fill the gradient of an input.");
+  module.def("winograd_weight", &gradient<WinogradWeight, winograd_weight_cpu>, "Fill the gradient of a weight.");
 }
 
 }  // namespace torchp2p

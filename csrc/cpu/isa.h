@@ -12,7 +12,8 @@ enum class CpuIsa : int { kBaseline = 0, kV3 = 1, kV4 = 2 };
 // The best that this machine and this build have; TORCHP2P_CPU_ISA=baseline|v3|v4 asks for less.
 CpuIsa cpu_isa();
 const char* cpu_isa_name();
-// Whether this machine and this build multiply bfloat16 numbers in pairs (AVX512-BF16); not if v4 or less was asked for.
+// Whether this machine and this build multiply bfloat16 numbers in pairs (AVX512-BF16); not if v4 or less was asked
+// for.
 bool cpu_multiplies_bfloat16();
 
 }  // namespace torchp2p

@@ -14,7 +14,6 @@ template <class W> struct Filters {
   W* values;
   std::int64_t lanes, terms;
   std::int64_t lane, term, row, column;  // strides
-  bool flip;
 
   W* at(std::int64_t of_lane, std::int64_t of_term) const { return values + of_lane * lane + of_term * term; }
   bool dense() const { return row == 3 && column == 1; }
@@ -52,7 +51,7 @@ inline void load_square(const Filters<W>& filters, std::int64_t lane, std::int64
   }
 }
 
-// The way back, without a flip.
+// The way back.
 template <class W, class A>
 inline void store_square(const A* from, const Filters<W>& filters, std::int64_t lane, std::int64_t term, A* turned) {
   const std::int64_t lanes = lanes_from<A>(lane, filters.lanes), terms = lanes_from<A>(term, filters.terms);
@@ -73,7 +72,8 @@ inline void store_square(const A* from, const Filters<W>& filters, std::int64_t 
   }
 }
 
-// Frequencies of the filters of a panel of lanes and `depth` terms: to (F, depth, W) values, next_frequency units apart.
+// Frequencies of the filters of a panel of lanes and `depth` terms: to (F, depth, W) values, next_frequency units
+// apart.
 template <class Product, int kM, class W>
 inline void transform_filters(const Filters<W>& filters, std::int64_t panel, std::int64_t term, std::int64_t depth,
                               typename Product::Unit* to, std::int64_t next_frequency,
@@ -89,7 +89,7 @@ inline void transform_filters(const Filters<W>& filters, std::int64_t panel, std
         for (int second = 0; second < 2; ++second) {
           Vec<A> taps[9];
           const A* at = square + (i + second) * kTaps<A>;
-          for (int tap = 0; tap < 9; ++tap) taps[tap] = load(at + (filters.flip ? 8 - tap : tap) * kLanes<A>);
+          for (int tap = 0; tap < 9; ++tap) taps[tap] = load(at + tap * kLanes<A>);
           sandwich<FilterOf<kM>, A>(taps, found[second]);
         }
         typename Product::Unit* at = to + (k + i) / Product::kPack * kWidth + lane;

@@ -30,20 +30,17 @@ template <class T, class W, int kM> class WeightGradient {
       : p_(p), s_(p.shape), grid_(s_), rows_(s_.samples * grid_.rows), tiles_(round_up(rows_ * grid_.columns, kRows)),
         input_panels_((s_.inputs + kWidth - 1) / kWidth), output_panels_((s_.outputs + kWidth - 1) / kWidth),
         threads_(thread_count(s_.outputs * s_.inputs * 9)),
-        strip_size_(Strip<A>::size(kM + 2, Strip<A>::width(grid_.columns, kM))),
         of_input_(1, kCount * input_panels_ * tiles_ * kWidth / Product::kPack),
         of_grad_(1, kCount * output_panels_ * tiles_ * kWidth / Product::kPack),
-        sums_(threads_, kCount * next_frequency()),
-        scratch_(threads_, strip_size_ > 2 * kSquare<A> ? strip_size_ : 2 * kSquare<A>) {}
+        sums_(threads_, kCount * next_frequency()), scratch_(threads_, scratch_size<A, kM>(grid_)) {}
 
   Status run() const {
     if (!of_input_.ok() || !of_grad_.ok() || !sums_.ok() || !scratch_.ok()) return Status::kOutOfMemory;
-    transform<InputOf<kM>>(
-        {static_cast<const T*>(p_.x), p_.x_stride, s_.inputs, s_.height, s_.width, s_.pad}, input());
+    transform<InputOf<kM>>({static_cast<const T*>(p_.x), p_.x_stride, s_.inputs, s_.height, s_.width, s_.pad}, input());
     transform<Transposed<OutputOf<kM>>>(
         {static_cast<const T*>(p_.grad), p_.grad_stride, s_.outputs, s_.out_height(), s_.out_width(), 0}, grad());
     const Strides& s = p_.weight_stride;
-    const Filters<W> weight{static_cast<W*>(p_.grad_weight), s_.outputs, s_.inputs, s.n, s.c, s.h, s.w, false};
+    const Filters<W> weight{static_cast<W*>(p_.grad_weight), s_.outputs, s_.inputs, s.n, s.c, s.h, s.w};
     parallel_for(output_panels_, threads_, [&](std::int64_t panel, int thread) {
       multiply(panel, sums_.piece(thread));
       store_filter_gradient<kM>(sums_.piece(thread), next_frequency(), weight, panel, 0, input_panels_ * kWidth,
@@ -61,7 +58,7 @@ template <class T, class W, int kM> class WeightGradient {
     const std::int64_t registers = to.panels * kPanelRegisters;
     parallel_for(rows_ * registers, threads_, [&](std::int64_t item, int thread) {
       const std::int64_t row = item / registers;
-      const Strip<A> strip(scratch_.piece(thread), kM + 2, Strip<A>::width(grid_.columns, kM));
+      const Strip<A> strip = strip_of<A, kM>(scratch_.piece(thread), grid_);
       transform_row<Product, Matrix, kM, Pairing::kTiles>(image, row / grid_.rows, row % grid_.rows, item % registers,
                                                           grid_.columns, to, row * grid_.columns, strip);
     });
@@ -91,7 +88,6 @@ template <class T, class W, int kM> class WeightGradient {
   std::int64_t rows_, tiles_;  // of all samples
   std::int64_t input_panels_, output_panels_;
   int threads_;
-  std::int64_t strip_size_;
   Buffer<Unit> of_input_, of_grad_;
   Buffer<A> sums_, scratch_;
 };

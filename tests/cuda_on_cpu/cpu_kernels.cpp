@@ -27,6 +27,7 @@ REFUSED(label_conv2d_forward_cpu, LabelConv2dForward)
 REFUSED(norm_act_backward_cpu, NormActBackward)
 REFUSED(norm_act_forward_cpu, NormActForward)
 REFUSED(winograd_forward_cpu, WinogradForward)
+REFUSED(winograd_input_cpu, WinogradInput)
 REFUSED(winograd_weight_cpu, WinogradWeight)
 #undef REFUSED
 

@@ -2,8 +2,7 @@
 
 A tile of m x m results is made of (m + 2)^2 products instead of 9 m^2, in a basis of as many "frequencies":
 y = output(input(x) * filter(w)). Native code transforms what fits the cache, multiplies it, one matrix product over the
-channels for each frequency, and transforms it back. The gradient of x is the same convolution of the result's gradient
-with turned filters; that of the weight goes back through the adjoints of the transforms.
+channels for each frequency, and transforms it back. Gradients go back through the adjoints of the same transforms.
 
 Tiles of 2x2 save more than half of the multiplications, and rounding errors are at most twice those of a direct
 convolution: they are taken unasked where they were measured to be faster. Tiles of 4x4 save three quarters, but lose
@@ -15,7 +14,7 @@ Networks", 2015.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -68,7 +67,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution, 
     last = torch.channels_last
     layout = last if last in (memory_format_of(x), memory_format_of(weight)) else torch.contiguous_format
     y = torch.empty((n, outputs, h + 2 * pad - 2, w + 2 * pad - 2), dtype=x.dtype, memory_format=layout)
-    _forward(x, weight, bias, y, pad, TILES[algorithm])
+    _run("forward", (x, weight, bias, y), (x, weight, y), x, weight, pad, TILES[algorithm])
     return y
 
 
@@ -78,30 +77,21 @@ def convolve_backward(
     """Gradients of x, weight and bias; empty where not needed. Only the weight's gradient reads the values of x."""
     m, (pad, _) = TILES[algorithm], conv.own_padding
     grad_x, grad_weight = grad.new_empty(0), grad.new_empty(0)
-    if needs[0]:  # the convolution of the result's gradient with the same filters, turned, from outputs to inputs
+    if needs[0]:
         grad_x = torch.empty(x.shape, dtype=x.dtype, memory_format=memory_format_of(x))
-        _forward(grad, weight.transpose(0, 1), None, grad_x, 2 - pad, m, flip=True)
+        _run("input", (grad, weight, grad_x), (grad, weight, grad_x), x, weight, pad, m)
     if needs[1]:
         grad_weight = torch.empty_like(weight)
-        status = _native.C.winograd_weight(
-            x.data_ptr(), grad.data_ptr(), grad_weight.data_ptr(), x.stride(), grad.stride(), grad_weight.stride(),
-            *_shape(x, weight, pad, m),
-        )  # fmt: skip
-        _native.raise_for_status(status, "winograd_weight", f"a weight of shape {tuple(weight.shape)}")
+        _run("weight", (grad, x, grad_weight), (grad, x, grad_weight), x, weight, pad, m)
     return grad_x, grad_weight, grad.sum((0, 2, 3)) if needs[2] else grad.new_empty(0)
 
 
-def _forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor, pad: int, m: int, *, flip: bool = False
+def _run(
+    name: str, tensors: Sequence[Tensor | None], strided: Sequence[Tensor], x: Tensor, weight: Tensor, pad: int, m: int
 ) -> None:
-    status = _native.C.winograd_forward(
-        x.data_ptr(), weight.data_ptr(), _native.address(bias), y.data_ptr(), x.stride(), weight.stride(), y.stride(),
-        flip, *_shape(x, weight, pad, m),
+    """An entry point of ``csrc/include/torchp2p/winograd.h``."""
+    status: int = getattr(_native.C, f"winograd_{name}")(
+        *map(_native.address, tensors), *(tensor.stride() for tensor in strided),
+        tuple(x.shape), weight.shape[0], pad, m, _native.DTYPE_CODES[x.dtype], _native.DTYPE_CODES[weight.dtype],
     )  # fmt: skip
-    _native.raise_for_status(status, "winograd_forward", f"x of shape {tuple(x.shape)}")
-
-
-def _shape(x: Tensor, weight: Tensor, pad: int, m: int) -> tuple[Any, ...]:
-    """WinogradShape of ``csrc/include/torchp2p/winograd.h``."""
-    codes = _native.DTYPE_CODES
-    return tuple(x.shape), weight.shape[0], pad, m, codes[x.dtype], codes[weight.dtype]
+    _native.raise_for_status(status, f"winograd_{name}", f"x of {tuple(x.shape)} and weight of {tuple(weight.shape)}")
