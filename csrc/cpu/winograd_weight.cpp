@@ -71,10 +71,13 @@ template <class T, class W, int kM> class WeightGradient {
       for (std::int64_t from = 0; from < input_panels_; ++from) {
         for (std::int64_t tile = 0; tile < tiles_; tile += kDepth) {
           const std::int64_t depth = tiles_ - tile < kDepth ? tiles_ - tile : kDepth;
-          const std::int64_t at = tile / Product::kPack * kWidth;
+          const std::int64_t units = depth / Product::kPack * kWidth;
+          const Unit* of_input = input().panel(f, from) + tile / Product::kPack * kWidth;
+          const Unit* of_grad = grad().panel(f, panel) + tile / Product::kPack * kWidth;
           for (int row = 0; row < kWidth; row += kRows) {
-            multiply_block<Product, 1, kWidth>(input().panel(f, from) + at + row, 0, 1, depth / Product::kPack,
-                                               grad().panel(f, panel) + at,
+            // A part of what comes next: more tiles, or the panel that lies behind this one.
+            prefetch(of_input + units + units / kWidth * row, units / kWidth * kRows);
+            multiply_block<Product, 1, kWidth>(of_input + row, 0, 1, depth / Product::kPack, of_grad,
                                                sums + f * next_frequency() + (from * kWidth + row) * kWidth, tile > 0);
           }
         }
