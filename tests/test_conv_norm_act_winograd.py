@@ -7,14 +7,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
 from conv_norm_act_case import REFLECT, Case, Geometry, ours, plain, random_inputs, results
-from op_testing import LAYOUTS, assert_as_exact_as_eager, channels_last, contiguous
+from op_testing import LAYOUTS, assert_as_exact_as_eager, channels_last, contiguous, largest_error
 
 from torchp2p.ops import BackendUnavailableError, _winograd, algorithm, conv_norm_act
 from torchp2p.ops._winograd import TILES
+from torchp2p.reference import conv_norm_act as reference
+from torchp2p.reference.conv_norm_act import Convolution
 
 CPU = torch.device("cpu")
 VALID, PADDED = Geometry(3, 1, 0), Geometry(3, 1, 1)
@@ -93,6 +96,28 @@ def test_in_bfloat16_it_is_as_exact_as_eager(shape, layout) -> None:
     for name, exact in oracle.items():
         if exact is not None:
             assert_as_exact_as_eager(name, found[name], eager[name], exact)
+
+
+def test_images_of_bfloat16_may_have_weights_of_float32_which_are_rounded_once() -> None:
+    conv = Convolution([1, 1], 1, "zeros", False, [0, 0])
+    x, grad = (torch.randn(1, channels, 9, 11).bfloat16() for channels in (40, 21))
+    weight = torch.randn(21, 40, 3, 3) / 20
+    needs = (True, True, False)
+
+    def errors(convolution: Any, backward: Any, x: torch.Tensor, grad: torch.Tensor, weight: torch.Tensor, *how: str):
+        found = (convolution(x, weight, None, conv, *how), *backward(grad, x, weight, conv, needs, *how)[:2])
+        return [largest_error(each, exact) for each, exact in zip(found, oracle, strict=True)]
+
+    doubles = (x.double(), weight.double())
+    oracle = (
+        reference.convolve(*doubles, None, conv),
+        *reference.convolve_backward(grad.double(), *doubles, conv, needs),
+    )
+    oracle = oracle[:3]
+    eager = errors(reference.convolve, reference.convolve_backward, x, grad, weight.bfloat16())
+    taken = errors(_winograd.convolve, _winograd.convolve_backward, x, grad, weight, "winograd")
+    assert all(ours <= 2 * theirs for ours, theirs in zip(taken, eager, strict=True))
+    assert _winograd.convolve_backward(grad, x, weight, conv, needs, "winograd")[1].dtype == torch.float32
 
 
 def test_panels_and_blocks_may_be_filled_in_part() -> None:
