@@ -177,6 +177,33 @@ def test_vanilla_is_relatively_exact_at_any_logit(value, real, dtype, backend, d
     assert ulps_from(grad.cpu(), torch.full(p.shape, exact_slope, dtype=torch.float64)).max() <= 4
 
 
+@pytest.mark.interpreted(one_in=3)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("real", [True, False])
+@pytest.mark.parametrize("size", [1024, 3000])
+@pytest.mark.parametrize("most", [0.0, 1.0, 15.99, 16.01, 40.0])
+def test_vanilla_is_exact_for_blocks_of_any_largest_logit(most, size, real, dtype, backend, device):
+    p = torch.linspace(-most, most, size, device=device).reshape(1, 1, 1, size).to(dtype).requires_grad_()
+    loss = gan_loss(p, real, "vanilla", backend=backend)
+    (grad,) = torch.autograd.grad(loss, p)
+    oracle = p.detach().double().cpu().requires_grad_()
+    expected = F.binary_cross_entropy_with_logits(oracle, torch.full_like(oracle, float(real)))
+    (expected_grad,) = torch.autograd.grad(expected, oracle)
+    torch.testing.assert_close(loss.detach().cpu().double(), expected.detach(), rtol=2e-7, atol=0)
+    assert_same_vector("gradient", grad.cpu(), expected_grad)
+
+
+@pytest.mark.parametrize("value", [10.0, -10.0])
+def test_vanilla_is_exact_where_one_of_many_says_otherwise(value, backend, device):
+    p = torch.full((1, 1, 1, 1024), value, device=device)
+    p[..., 77] = -1e-3
+    oracle = p.double().cpu()
+    expected = F.binary_cross_entropy_with_logits(oracle, torch.ones_like(oracle))
+    torch.testing.assert_close(
+        gan_loss(p, True, "vanilla", backend=backend).cpu().double(), expected, rtol=2e-7, atol=0
+    )
+
+
 def test_the_gradient_of_vanilla_at_zero_is_half(backend, device):
     p = torch.zeros(1, 1, 2, 2, device=device, requires_grad=True)
     for real, expected in ((True, -0.125), (False, 0.125)):

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_pix2pix import (
-    NORMS,
-    PlainPatchDiscriminator,
-    PlainPixelDiscriminator,
-    assert_same_function,
-    layout,
-    parameter_count,
-)
+from network_testing import assert_same_function, layout, parameter_count
 
+from benchmarks.plain.pix2pix import NORMS, PlainPatchDiscriminator, PlainPixelDiscriminator
 from torchp2p.models import PatchDiscriminator, PixelDiscriminator, define_D
 
 

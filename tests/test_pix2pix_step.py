@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_pix2pix import PlainPatchDiscriminator, PlainResnet, PlainUnet, randomise
-from plain_step import plain_gan_loss, plain_step
+from network_testing import randomise
 from torch import Tensor, nn
 
+from benchmarks.plain.pix2pix import PlainPatchDiscriminator, PlainResnet, PlainUnet
+from benchmarks.plain.steps import plain_gan_loss, plain_step
 from torchp2p.models import PatchDiscriminator, ResnetGenerator, unet_128
 from torchp2p.train import Pix2PixStep, TrainConfig, build_step
 

@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 from pix2pixhd_case import LABELS, SIZE, Setting, draw_batch
-from plain_pix2pixhd import plain_edges, plain_one_hot
 from torch import Tensor, nn
 
+from benchmarks.plain.steps import plain_edges, plain_one_hot
 from torchp2p.models import LabelMap
 from torchp2p.train import Lean, Pix2PixHDStep
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -33,6 +34,18 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def require_folder_of(path: str | os.PathLike[str]) -> None:
+    """Raise what writing ``path`` would raise for want of a folder, before there is anything to write.
+
+    Raises:
+        OSError: naming ``path``, where it cannot be because its folder is not there, or is none.
+    """
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        number = errno.ENOTDIR if folder.exists() else errno.ENOENT
+        raise OSError(number, os.strerror(number), os.fspath(path))
 
 
 def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:

@@ -4,49 +4,21 @@
 // Parallel: all maps are cut into pieces of kPiece values, whatever map they belong to; a piece leaves one
 //           double, and the doubles are added in order, so the loss does not depend on the threads.
 
-#include <cmath>
 #include <type_traits>
 
 #include "buffer.h"
 #include "isa.h"
 #include "parallel.h"
 #include "pieces.h"
+#include "softplus.h"
 #include "torchp2p/gan_loss.h"
-#include "vmath.h"
 
 namespace torchp2p {
 namespace TORCHP2P_ISA {
 namespace {
 
-constexpr std::int64_t kPiece = 8192, kBlock = 1024;
+constexpr std::int64_t kPiece = 8192, kBlock = kNearValues;
 constexpr int kSums = 4;
-
-template <class A> struct Term {
-  Vec<A> loss, slope;
-};
-
-// softplus(q) and sigmoid(q) from e = exp(-|q|) and log(1 + e); no overflow whatever q is.
-template <class A> inline Term<A> softplus(Vec<A> q, Vec<A> e, Vec<A> log1p_e) {
-  return {(q < 0 ? Vec<A>{} : q) + log1p_e, (q < 0 ? e : broadcast(A(1))) / (e + 1)};
-}
-
-inline Term<double> softplus(Vec<double> q) {
-  Vec<double> e, log1p_e;
-  for (int i = 0; i < kDoubles; ++i) {
-    e[i] = std::exp(-std::fabs(q[i]));
-    log1p_e[i] = std::log1p(e[i]);
-  }
-  return softplus<double>(q, e, log1p_e);
-}
-
-inline Term<float> softplus(Vec<float> q) {
-  TwoHalves e = to_double(q), log1p_e;
-  for (int i = 0; i < 2; ++i) {
-    e.half[i] = exponential(-limited_magnitude(e.half[i], 700.0)).value();
-    log1p_e.half[i] = log1p_unit(e.half[i]);
-  }
-  return softplus<float>(q, to_float(e), to_float(log1p_e));
-}
 
 // sign is -1 for target real and +1 for fake: with q = sign * p, all modes but lsgan are one function of q.
 template <GanLoss kMode, class A> inline Term<A> term(Vec<A> p, A sign, A target) {
@@ -86,6 +58,11 @@ double piece(bool target_is_real, const T* p, A* slopes, std::int64_t size, doub
     const std::int64_t end = begin + kBlock < size ? begin + kBlock : size;
     Vec<A> sum[kSums] = {};  // several, so that an addition need not wait for the one before
     std::int64_t i = begin;
+    if constexpr (kMode == GanLoss::kVanilla && std::is_same_v<A, float>) {
+      const std::int64_t whole = (end - begin) / kStep * kStep;
+      const float factor = sign * static_cast<float>(scale);
+      if (add_near_softplus(p + begin, slopes ? slopes + begin : nullptr, whole, sign, factor, total)) i += whole;
+    }
     for (; i + kSums * kStep <= end; i += kSums * kStep) {
 #pragma GCC unroll 4
       for (int k = 0; k < kSums; ++k) take(i + k * kStep, sum[k]);

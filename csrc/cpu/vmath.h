@@ -1,7 +1,7 @@
 // The transcendental functions that the kernels need, on one register.
 //
 // Float registers go through double polynomials (relative error about 1e-9, so the float result is rounded
-// once); double registers call the C library lane by lane. No global fast-math.
+// once) but for exponential_near; double registers call the C library lane by lane. No global fast-math.
 #pragma once
 
 #include <cmath>
@@ -41,6 +41,23 @@ inline Exponential exponential(Vec<double> x) {
   return {reinterpret_cast<Vec<double>>(exponent), p * r};
 }
 
+// exp(x) for x in [-kNear, 0] in float alone, to about one unit in the last place: x = k ln 2 + r as above (k is small
+// enough that ln 2 in one part does), and a polynomial of degree 5, minimax for |r| <= 0.3468 (relative error 9e-8).
+constexpr float kNear = 16;
+
+inline Vec<float> exponential_near(Vec<float> x) {
+  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  const Vec<float> shifted = x * 1.44269504f + kMagic;
+  const Vec<float> r = x - (shifted - kMagic) * 0.693147182f;
+  Vec<float> p = broadcast(8.29027e-3f);
+  p = p * r + 4.189816e-2f;
+  p = p * r + 0.16667638f;
+  p = p * r + 0.49999148f;
+  p = p * r + 0.99999971f;
+  p = p * r + 1.0f;
+  return reinterpret_cast<Vec<float>>(reinterpret_cast<U32>(p) + (reinterpret_cast<U32>(shifted) << 23));
+}
+
 // log(1 + e) for e in [0, 1]: 2 atanh(e / (2 + e)), the argument at most 1/3.
 inline Vec<double> log1p_unit(Vec<double> e) {
   const Vec<double> s = e / (e + 2.0), q = s * s;
@@ -65,10 +82,18 @@ struct TwoHalves {
   Vec<double> half[2];
 };
 
+// By intrinsics where there is one instruction for a half: GCC makes of __builtin_convertvector quarters and joins
+// them.
 inline TwoHalves to_double(Vec<float> x) {
+#if defined(__AVX512F__)
+  const __m512d both = _mm512_castps_pd(x);
+  const __m256d lower = _mm512_maskz_extractf64x4_pd(0xf, both, 0), upper = _mm512_maskz_extractf64x4_pd(0xf, both, 1);
+  return {{_mm512_maskz_cvtps_pd(0xff, _mm256_castpd_ps(lower)), _mm512_maskz_cvtps_pd(0xff, _mm256_castpd_ps(upper))}};
+#else
   HalfFloats part[2];
   std::memcpy(part, &x, sizeof x);
   return {{__builtin_convertvector(part[0], Vec<double>), __builtin_convertvector(part[1], Vec<double>)}};
+#endif
 }
 
 inline Vec<float> to_float(const TwoHalves& x) {

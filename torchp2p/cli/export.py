@@ -6,7 +6,7 @@ from jsonargparse import Namespace
 from torch import Tensor, nn
 
 from torchp2p.cli.checkpoint import open_checkpoint
-from torchp2p.cli.network import MADE_BY, add_network_options, made_network, random_inputs
+from torchp2p.cli.network import MADE_BY, add_network_options, made_network, random_inputs, require_call
 from torchp2p.cli.parsing import UsageError, make_parser, parse, parse_size
 from torchp2p.export import FromLabels, export
 from torchp2p.train import HDTrainConfig, TrainConfig
@@ -43,7 +43,9 @@ def _foreign(given: Namespace) -> tuple[nn.Module, list[Tensor]]:
     """A network of another project."""
     if not given.shape:
         raise UsageError("--shape is missing: the shape of what the network is called with, as in 1x3x256x256")
-    return made_network(given.generator, given.options, given.weights), random_inputs(given.shape, given.seed)
+    net, inputs = made_network(given.generator, given.options, given.weights), random_inputs(given.shape, given.seed)
+    require_call(net, inputs)
+    return net, inputs
 
 
 def _trained(given: Namespace) -> tuple[nn.Module, list[Tensor]]:

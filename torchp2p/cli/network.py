@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import os
@@ -72,6 +73,21 @@ def random_inputs(shapes: list[str], seed: int) -> list[Tensor]:
     """
     generator = torch.Generator().manual_seed(seed)
     return [_random_input(shape, generator) for shape in shapes]
+
+
+def require_call(net: nn.Module, inputs: list[Tensor]) -> None:
+    """Call a copy of ``net``, so that its running statistics stay, before more is made of it.
+
+    Raises:
+        ValueError: it raises something, which the message says.
+    """
+    try:
+        with torch.no_grad():
+            copy.deepcopy(net)(*(x.clone() for x in inputs))
+    except Exception as error:
+        shapes = ", ".join("x".join(map(str, x.shape)) for x in inputs)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"the network cannot be called with inputs of shape {shapes}: {reason}") from error
 
 
 def _random_input(text: str, generator: torch.Generator) -> Tensor:

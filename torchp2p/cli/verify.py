@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from torchp2p.cli.network import MADE_BY, add_network_options, made_network, random_inputs
+from torchp2p.cli.network import MADE_BY, add_network_options, made_network, random_inputs, require_call
 from torchp2p.cli.parsing import UsageError, make_parser, parse
-from torchp2p.files import atomic_write
+from torchp2p.files import atomic_write, require_folder_of
+from torchp2p.train.run_config import check_device
 from torchp2p.verify import verify
 
 
@@ -22,8 +23,12 @@ def run(arguments: list[str]) -> int:
     given = parse(parser, arguments)
     if not given.shape:
         raise UsageError("--shape is missing: the shape of what the network is called with, as in 1x3x256x256")
+    check_device(given.device)
+    for file in filter(None, (given.markdown, given.json)):
+        require_folder_of(file)
     net = made_network(given.network, given.options, given.weights).to(given.device)
     inputs = [x.to(given.device) for x in random_inputs(given.shape, given.seed)]
+    require_call(net, inputs)
     certificate = verify(net, inputs, steps=given.steps, repeats=given.repeats, seed=given.seed)
     page = certificate.to_markdown()
     print(page, end="")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchp2p.export.formats import load_onnx, load_torch, save_onnx, save_torch
 from torchp2p.export.plain import plain_program
 from torchp2p.export.prepare import FromLabels, at_rest, without_dropout
-from torchp2p.files import atomic_path
+from torchp2p.files import atomic_path, require_folder_of
 
 __all__ = ["ExportError", "Exported", "FromLabels", "export"]
 
@@ -57,13 +57,17 @@ def export(
         tolerance: largest difference that is allowed, relative to the largest output where that is above 1.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: another suffix, a negative tolerance.
+        OSError: the file cannot be written.
         ExportError: the difference is larger than allowed; no file is left.
         ImportError: a package of the extra is missing.
     """
     path = Path(path)
     if path.suffix not in _FORMATS:
         raise ValueError(f"path must end in {' or '.join(_FORMATS)}, got {path}")
+    if not tolerance >= 0:
+        raise ValueError(f"tolerance must not be negative, got {tolerance}")
+    require_folder_of(path)
     save, load = _FORMATS[path.suffix]
     inputs = [example_inputs] if isinstance(example_inputs, Tensor) else list(example_inputs)
     with torch.no_grad(), atomic_path(path) as written:

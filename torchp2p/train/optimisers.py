@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def adam(parameters: Iterable[nn.Parameter], lr: float, beta1: float) -> torch.optim.Adam:
@@ -14,7 +14,13 @@ def adam(parameters: Iterable[nn.Parameter], lr: float, beta1: float) -> torch.o
 
 
 def set_lr(lr: float, *optimizers: torch.optim.Optimizer | None) -> None:
-    """Set the learning rate of all parameters of those ``optimizers`` that are there."""
+    """Set the learning rate of all parameters of those ``optimizers`` that are there.
+
+    A rate that is a tensor is written to: a CUDA graph reads it where it is.
+    """
     for optimizer in optimizers:
         for group in optimizer.param_groups if optimizer is not None else ():
-            group["lr"] = lr
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torchp2p import ops
 from torchp2p.models import GlobalGenerator, LabelMap, LocalEnhancer, MultiscaleDiscriminator, encode_labels
 from torchp2p.models.inputs import tensor_of
 from torchp2p.nn import FeatureMatchingLoss, GANLoss
+from torchp2p.train.layout import layout_of
 from torchp2p.train.lean import Lean
 from torchp2p.train.nonfinite import first_nonfinite
 from torchp2p.train.optimisers import adam, set_lr
@@ -127,6 +128,7 @@ class Pix2PixHDStep:
         self.optimizer_D = optimizer_D or adam(D.parameters(), lr, beta1)
         self.fake: Tensor | None = None
         self.skipped = 0
+        self.skipping_on_device: Callable[..., None] | None = None  # (finite, *optimizers): set by GraphedStep
 
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One iteration, on the device of the networks.
@@ -169,11 +171,11 @@ class Pix2PixHDStep:
 
     def _condition(self, batch: Mapping[str, Tensor]) -> Tensor | LabelMap:
         """What both G and D are shown of the labels."""
-        inst = None if self.no_instance else _required(batch, "inst")
+        inst, image = None if self.no_instance else _required(batch, "inst"), _required(batch, "image")
         encode = LabelMap if self.label_nc and self.lean.label_conv else encode_labels
         return encode(
-            _required(batch, "label"), inst, self.label_nc, ignored=self.ignored_label,
-            dtype=_required(batch, "image").dtype,
+            _required(batch, "label"), inst, self.label_nc, ignored=self.ignored_label, dtype=image.dtype,
+            layout=layout_of(image),
         )  # fmt: skip
 
     def _generate(self, condition: Tensor | LabelMap, batch: Mapping[str, Tensor]) -> Tensor:
@@ -242,16 +244,24 @@ class Pix2PixHDStep:
 
     def _all_finite(self, losses: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> bool:
         """Whether the step can be taken; raise where too many could not."""
-        if torch.stack(list(losses.values())).isfinite().all():
+        finite = torch.stack(list(losses.values())).isfinite().all()
+        if self.skipping_on_device is not None:  # in a CUDA graph nothing can branch
+            self.skipping_on_device(finite, self.optimizer_G, self.optimizer_D)
+            return True
+        if finite:
             self.skipped = 0
             return True
         self.skipped += 1
         if self.skipped >= self.max_skipped:
-            values = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
-            raise FloatingPointError(
-                f"losses were not finite for {self.skipped} steps in a row ({values}): {self._origin(batch)}"
-            )
+            self.refuse_to_go_on(losses, batch)
         return False
+
+    def refuse_to_go_on(self, losses: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> NoReturn:
+        """Raise FloatingPointError, with the losses and where in a step on ``batch`` the first bad value appears."""
+        values = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
+        raise FloatingPointError(
+            f"losses were not finite for {self.skipped} steps in a row ({values}): {self._origin(batch)}"
+        )
 
     def _origin(self, batch: Mapping[str, Tensor]) -> str:
         """Where the first value that is not finite comes from."""

@@ -91,7 +91,7 @@ def run_steps(config: RunConfig, size: Size, threads: int, keep_gradients: bool)
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
         _fill(step.pool)
-    return Cost(_peak_bytes(device), min(seconds[1:]))
+    return Cost(peak_bytes(device), min(seconds[1:]))
 
 
 def random_batch(config: RunConfig, size: Size) -> dict[str, Tensor]:
@@ -100,7 +100,8 @@ def random_batch(config: RunConfig, size: Size) -> dict[str, Tensor]:
     (height, width), count, device = size, config.batch_size, config.torch_device()
 
     def image(channels: int) -> Tensor:
-        return (2 * torch.rand(count, channels, height, width, generator=draw) - 1).to(device)
+        drawn = 2 * torch.rand(count, channels, height, width, generator=draw) - 1
+        return drawn.to(device, memory_format=config.layout())
 
     def ids(most: int) -> Tensor:
         blocks = torch.randint(most, (count, 1, -(-height // BLOCK), -(-width // BLOCK)), generator=draw)
@@ -139,7 +140,8 @@ def _fill(pool: ImagePool) -> None:
         pool.query(images[0][None])
 
 
-def _peak_bytes(device: torch.device) -> int:
+def peak_bytes(device: torch.device) -> int:
+    """The most memory of this process on the CPU, the most reserved by torch on CUDA."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     # Not ru_maxrss where it can be helped: Linux starts it at the memory of the process that made this one.

@@ -15,6 +15,8 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from torchp2p.train.layout import chosen_layout
+
 KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 """The types of fields in words, for messages."""
 
@@ -51,6 +53,9 @@ class RunConfig(ABC):
         lr: learning rate of Adam.
         beta1: momentum of Adam.
         device: cpu, cuda, cuda:1, ...; auto takes CUDA where there is one.
+        channels_last: keep the channels of a pixel together in memory; by default on CUDA only.
+        cuda_graph: on CUDA, launch a whole step as one graph, where it can be captured.
+        compile: have torch.compile make kernels of whole networks, for devices that no kernel of this package serves.
         seed: of weights, order, augmentation and dropout.
         max_minutes: stop and save after so long; counted anew when resumed.
         print_freq: steps between log lines.
@@ -82,6 +87,9 @@ class RunConfig(ABC):
     lr: float = 2e-4
     beta1: float = 0.5
     device: str = "auto"
+    channels_last: bool | None = None
+    cuda_graph: bool = True
+    compile: bool = False
     seed: int = 0
     max_minutes: float | None = None
     print_freq: int = 100
@@ -104,8 +112,9 @@ class RunConfig(ABC):
     OPTIONAL_POSITIVE: ClassVar[tuple[str, ...]] = ("max_dataset_size", "max_minutes")
 
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
-        "checkpoints_dir", "name", "dataroot", "num_threads", "device", "max_minutes", "print_freq", "display_freq",
-        "save_latest_freq", "save_epoch_freq", "n_samples", "video_fps", "no_html", "no_check",
+        "checkpoints_dir", "name", "dataroot", "num_threads", "device", "channels_last", "cuda_graph", "compile",
+        "max_minutes", "print_freq", "display_freq", "save_latest_freq", "save_epoch_freq", "n_samples", "video_fps",
+        "no_html", "no_check",
     )  # fmt: skip
     """Fields that a resumed training may change; any other would make it another training."""
 
@@ -136,7 +145,7 @@ class RunConfig(ABC):
         if not 0 <= self.beta1 < 1:
             raise ConfigError(f"beta1 must be in [0, 1), got {self.beta1}")
         if self.device != "auto":
-            _check_device(self.device)
+            check_device(self.device)
 
     @classmethod
     def fields(cls) -> tuple[str, ...]:
@@ -176,6 +185,10 @@ class RunConfig(ABC):
             return torch.device(self.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+    def layout(self) -> torch.memory_format:
+        """The order in memory of images and of the weights that meet them."""
+        return chosen_layout(self.channels_last, self.torch_device())
+
 
 def changed_on_resume(stored: Self, wanted: Self) -> list[str]:
     """Differences that a resumed training must not have, as ``field: stored value, not wanted value``."""
@@ -201,7 +214,8 @@ def _check_type(field: dataclasses.Field[Any], value: object) -> None:
         raise ConfigError(f"{field.name} must be {KINDS[kind]}, got {value!r}")
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
+    """Raise ConfigError unless ``name`` is a device that this torch sees."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

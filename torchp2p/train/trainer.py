@@ -22,6 +22,7 @@ from torchp2p.train.gallery import TrainingGallery
 from torchp2p.train.hd_config import HDTrainConfig
 from torchp2p.train.pix2pix_recipe import Pix2PixRecipe
 from torchp2p.train.pix2pixhd_recipe import Pix2PixHDRecipe
+from torchp2p.train.prefetch import on_device
 from torchp2p.train.presets import stored_config
 from torchp2p.train.recipe import Recipe
 from torchp2p.train.reporter import Reporter
@@ -126,8 +127,8 @@ class _Run:
             clock = self.began - at.seconds
             while at.epoch <= config.epochs:
                 self.recipe.begin_epoch(at.epoch)
-                for batch in self._batches():
-                    losses = self.recipe.step(batch)
+                for batch, moved in on_device(self._batches(), self.recipe.to_device, self.recipe.device):
+                    losses = self.recipe.step(moved)
                     at.step, at.batch = at.step + 1, at.batch + 1
                     at.seconds = time.monotonic() - clock
                     reporter.tick(at.epoch, at.step)
@@ -157,6 +158,7 @@ class _Run:
     def _log(self, reporter: Reporter, losses: dict[str, Tensor]) -> None:
         at, lr = self.progress, self.config.lr_in_epoch(self.progress.epoch)
         values = {name: float(loss) for name, loss in losses.items()}
+        self.recipe.check()
         at.history.append({"step": at.step, "epoch": at.epoch, "lr": lr, **values})
         reporter.losses(at.epoch, at.step, values, lr)
 
