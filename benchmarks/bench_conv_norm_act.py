@@ -29,6 +29,7 @@ SHAPES = (
     (1, 1024, 32, 64),  # at 1024 x 512
 )
 LARGE_SHAPE = (1, 64, 512, 1024)  # of the local enhancer at 2048 x 1024
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHAIN = 6
 
 Block = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -40,20 +41,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     session = Session(options)
     shapes = SHAPES[:1] if options.quick else SHAPES
     for shape in (*shapes, LARGE_SHAPE) if options.large else shapes:
-        # A call on the large one takes seconds.
-        session.run(case(shape), list(providers(shape)), MODES, rounds=5 if shape == LARGE_SHAPE else None)
+        for dtype in DTYPES:
+            # A call on the large one takes seconds.
+            rounds = 5 if shape == LARGE_SHAPE else None
+            session.run(case(shape, dtype), list(providers(shape, dtype)), MODES, rounds=rounds)
     session.save()
     plain, ours = (saved_bytes(block, SHAPES[0]) for block in (eager, native))
     print(f"a chain of {CHAIN} residual blocks at {SHAPES[0]} keeps {plain / 1e6:.1f} MB in plain modules, ", end="")
     print(f"{ours / 1e6:.1f} MB here: {ours / plain:.0%}")
 
 
-def case(shape: tuple[int, int, int, int]) -> Case:
+def case(shape: tuple[int, int, int, int], dtype: str) -> Case:
     """Arithmetic, not memory, limits a convolution: its traffic is left out."""
     return Case(
         op="conv_norm_act",
         config="residual block, reflect 1, instance relu",
-        dtype="float32",
+        dtype=dtype,
         shape="x".join(map(str, shape)),
         traffic={},
     )
@@ -75,9 +78,9 @@ def native(x: Tensor, first: Tensor, second: Tensor, algorithm: str | None = Non
     return y
 
 
-def providers(shape: tuple[int, int, int, int]) -> Iterator[Provider]:
+def providers(shape: tuple[int, int, int, int], dtype: str) -> Iterator[Provider]:
     """Everybody, on the same values."""
-    inputs = _inputs(shape)
+    inputs = [tensor.to(DTYPES[dtype]) for tensor in _inputs(shape)]
 
     def run(block: Block) -> Callable[[str], Callable[[], object]]:
         return lambda mode: timed_call(block, inputs, mode)
@@ -85,7 +88,7 @@ def providers(shape: tuple[int, int, int, int]) -> Iterator[Provider]:
     yield Provider(EAGER, run(eager))
     yield Provider("compile", lambda mode: timed_call(compiled(eager), inputs, mode))
     yield Provider(OURS, run(native))
-    for algorithm in ("vendor", "winograd", "winograd_4x4"):
+    for algorithm in ("vendor", "winograd", "winograd_4x4") if dtype == "float32" else ("vendor", "winograd"):
         yield Provider(algorithm, run(partial(native, algorithm=algorithm)))
 
 

@@ -6,6 +6,8 @@
 namespace torchp2p {
 namespace {
 
+constexpr const char* kAsked = "TORCHP2P_CPU_ISA";
+
 CpuIsa best_supported() {
 #if defined(TORCHP2P_HAVE_X86_ISAS)
   __builtin_cpu_init();
@@ -20,7 +22,7 @@ CpuIsa best_supported() {
 
 CpuIsa choose() {
   const CpuIsa best = best_supported();
-  const char* asked = std::getenv("TORCHP2P_CPU_ISA");
+  const char* asked = std::getenv(kAsked);
   if (asked == nullptr) return best;
   CpuIsa wanted = best;
   if (std::strcmp(asked, "baseline") == 0) wanted = CpuIsa::kBaseline;
@@ -33,6 +35,16 @@ CpuIsa choose() {
 CpuIsa cpu_isa() {
   static const CpuIsa chosen = choose();
   return chosen;
+}
+
+bool cpu_multiplies_bfloat16() {
+#if defined(TORCHP2P_HAVE_AVX512_BF16)
+  static const bool chosen =
+      best_supported() == CpuIsa::kV4 && __builtin_cpu_supports("avx512bf16") && std::getenv(kAsked) == nullptr;
+  return chosen;
+#else
+  return false;
+#endif
 }
 
 const char* cpu_isa_name() {

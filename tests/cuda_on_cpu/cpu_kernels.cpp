@@ -12,6 +12,7 @@
 namespace torchp2p {
 
 const char* cpu_isa_name() { return "none"; }
+bool cpu_multiplies_bfloat16() { return false; }
 
 #define REFUSED(name, Params) \
   Status name(const Params&) { return Status::kBadArgument; }
@@ -25,12 +26,9 @@ REFUSED(label_conv2d_dense_gradient_cpu, LabelConv2dDenseGradient)
 REFUSED(label_conv2d_forward_cpu, LabelConv2dForward)
 REFUSED(norm_act_backward_cpu, NormActBackward)
 REFUSED(norm_act_forward_cpu, NormActForward)
-REFUSED(winograd_filter_adjoint_cpu, WinogradFilter)
-REFUSED(winograd_filter_cpu, WinogradFilter)
-REFUSED(winograd_input_adjoint_cpu, WinogradImage)
-REFUSED(winograd_input_cpu, WinogradImage)
-REFUSED(winograd_output_adjoint_cpu, WinogradImage)
-REFUSED(winograd_output_cpu, WinogradImage)
+REFUSED(winograd_forward_cpu, WinogradForward)
+REFUSED(winograd_input_cpu, WinogradInput)
+REFUSED(winograd_weight_cpu, WinogradWeight)
 #undef REFUSED
 
 }  // namespace torchp2p

@@ -165,7 +165,7 @@ def _require_known(name: str | None) -> None:
 def _why_not(name: str, x: Tensor, weight: Tensor, conv: Convolution) -> str:
     """Why the algorithm cannot run on such tensors; empty if it can."""
     if name in TILES:
-        return _winograd.unavailable(x, weight, conv)
+        return _winograd.unavailable(x, weight, conv, name)
     if name == "phased":
         return _phased_convolution.unavailable(x, weight, conv)
     return _conv_fused.unavailable(x.device.type, x.dtype) if name == "fused" else ""

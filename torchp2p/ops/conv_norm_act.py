@@ -81,11 +81,12 @@ def conv_norm_act(
             stat_groups: as in norm_act, about the convolution's output.
         defer: return a Deferred instead of computing the activation.
         algorithm: of the convolution: ``vendor`` (oneDNN, cuDNN), ``fused`` (Triton: reads the activation as it makes
-            it, and hands on the statistics of what it writes), ``winograd`` (CPU, 3x3 of stride 1, float32 and
-            float64: fewer multiplications, error at most twice the vendor's), ``winograd_4x4`` (fewer still, about
-            four bits lost), ``gemm`` (one matrix product over the windows of the image: for few pixels and large
-            weights), ``phased`` (stride 1, results of even size: to few channels, such as those of an image), or None
-            for the one that was found to be faster, ``winograd_4x4`` excepted.
+            it, and hands on the statistics of what it writes), ``winograd`` (CPU, 3x3 of stride 1, float32,
+            float64 and bfloat16: fewer multiplications, error at most twice the vendor's), ``winograd_4x4`` (float32
+            and float64: fewer still, between two and three bits lost), ``gemm`` (one matrix product over the windows
+            of the image: for few pixels and large weights), ``phased`` (stride 1, results of even size: to few
+            channels, such as those of an image), or None for the one that was found to be faster, ``winograd_4x4``
+            excepted.
         backend: of everything but the convolution.
 
     Returns:

@@ -1,0 +1,98 @@
+// How the frequencies of Winograd's convolution lie in memory, so that one matrix product reads them as they are
+// written: panels of channels, each (tiles, channels of the panel), for every frequency.
+//
+// A product takes its terms from units: a value, or, where the CPU multiplies pairs of bfloat16 numbers and adds both
+// products to a float, such a pair. What is summed over makes the pairs: channels that lie side by side in the
+// convolution and in the gradient of its input (Pairing::kChannels), neighbouring tiles in the gradient of the weight.
+#pragma once
+
+#include "vec.h"
+
+namespace torchp2p {
+namespace TORCHP2P_ISA {
+
+// Channels of a panel: as many as fit the accumulators of the matrix product.
+constexpr int kPanelRegisters = 2;
+template <class A> constexpr int kPanel = kPanelRegisters * kLanes<A>;
+
+// Rows that the matrix product takes at a time; with AVX-512 there are twice as many registers.
+constexpr int kRows = kVectorBytes == 64 ? 8 : 4;
+
+inline std::int64_t round_up(std::int64_t value, std::int64_t step) { return (value + step - 1) / step * step; }
+
+enum class Pairing { kChannels, kTiles };
+
+template <class A> struct Singles {
+  using Value = A;
+  using Unit = A;
+  static constexpr int kPack = 1;
+
+  static Vec<A> all(const Unit* p) { return broadcast(*p); }
+  static void add_product(Vec<A>& sum, Vec<A> a, const Unit* b) { sum += a * load(b); }
+
+  // Values of neighbouring channels.
+  static void store_channels(Unit* to, Vec<A> values) { store(to, values); }
+  // Values, and those that are summed next, of the same channels; without pairs, `next_row` further on.
+  static void store_two(Unit* to, std::int64_t next_row, Vec<A> values, Vec<A> next) {
+    store(to, values);
+    store(to + next_row, next);
+  }
+};
+
+#if defined(__AVX512BF16__)
+struct Pairs {
+  using Value = float;
+  using Unit = std::uint32_t;
+  static constexpr int kPack = 2;
+
+  static U32 all(const Unit* p) { return *p - U32{}; }
+  static void add_product(Vec<float>& sum, U32 a, const Unit* b) {
+    sum = _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(_mm512_loadu_si512(b)));
+  }
+
+  static void store_channels(Unit* to, Vec<float> values) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded(values));
+  }
+  static void store_two(Unit* to, std::int64_t, Vec<float> values, Vec<float> next) {
+    const U32 pair = wide(rounded(values)) | wide(rounded(next)) << 16;
+    std::memcpy(to, &pair, sizeof pair);
+  }
+
+ private:
+  static __m256i rounded(Vec<float> values) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)); }
+  static U32 wide(__m256i half) { return reinterpret_cast<U32>(_mm512_maskz_cvtepu16_epi32(0xffff, half)); }
+};
+#endif
+
+// How images of T are multiplied.
+template <class T> struct ProductOf {
+  using type = Singles<Accumulator<T>>;
+};
+#if defined(__AVX512BF16__)
+template <> struct ProductOf<BFloat16> {
+  using type = Pairs;
+};
+#endif
+
+// The frequencies of an image in units: (F, panels, tiles, channels of a panel) values.
+template <class Product> struct Frequencies {
+  using Unit = typename Product::Unit;
+  static constexpr int kPack = Product::kPack, kWidth = kPanel<typename Product::Value>;
+
+  Unit* units;
+  std::int64_t panels, tiles;
+
+  std::int64_t panel_units() const { return tiles * kWidth / kPack; }
+  Unit* panel(int frequency, std::int64_t panel) const { return units + (frequency * panels + panel) * panel_units(); }
+};
+
+// Tiles from `first` on, which are there to make whole rows of the product, become 0.
+template <class Product> inline void clear_tiles(const Frequencies<Product>& of, std::int64_t first, int count) {
+  for (std::int64_t i = 0; i < count * of.panels; ++i) {
+    typename Product::Unit* units = of.units + i * of.panel_units();
+    for (std::int64_t j = first * of.kWidth / of.kPack; j < of.panel_units(); ++j) units[j] = 0;
+  }
+}
+
+}  // namespace TORCHP2P_ISA
+}  // namespace torchp2p

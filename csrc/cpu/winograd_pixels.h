@@ -1,0 +1,76 @@
+// Rows of an image with any strides, to and from registers that hold as many channels of one pixel.
+#pragma once
+
+#include "transpose.h"
+#include "winograd_layout.h"
+
+namespace torchp2p {
+namespace TORCHP2P_ISA {
+
+// Values that lie `stride` apart, the first n of a register; the others are 0.
+template <class T> inline Vec<Accumulator<T>> gather(const T* p, std::int64_t stride, std::int64_t n) {
+  constexpr int kCount = kLanes<Accumulator<T>>;
+  if (stride == 1 && n == kCount) return load(p);
+  T lanes[kCount] = {};
+  for (int i = 0; i < n; ++i) lanes[i] = p[i * stride];
+  return load(lanes);
+}
+
+template <class T> inline void scatter(T* p, std::int64_t stride, std::int64_t n, Vec<Accumulator<T>> v) {
+  constexpr int kCount = kLanes<Accumulator<T>>;
+  if (stride == 1 && n == kCount) return store(p, v);
+  T lanes[kCount];
+  store(lanes, v);
+  for (int i = 0; i < n; ++i) p[i * stride] = lanes[i];
+}
+
+// How many of `count` are left from `at` on, at most a register of them.
+template <class A> inline std::int64_t lanes_from(std::int64_t at, std::int64_t count) {
+  const std::int64_t left = count - at;
+  return left < 0 ? 0 : left < kLanes<A> ? left : kLanes<A>;
+}
+
+// What `turned` of the two functions below must hold for rows of `count` pixels.
+template <class A> inline std::int64_t turned_size(std::int64_t count) {
+  return kLanes<A> * round_up(count, kLanes<A>);
+}
+
+// to (count, lanes) = the first `channels` of a register of channels, the others 0. Up to 3 pixels more are written.
+template <class T>
+inline void load_pixels(const T* from, std::int64_t channel, std::int64_t pixel, std::int64_t channels,
+                        std::int64_t count, Accumulator<T>* to, Accumulator<T>* turned) {
+  using A = Accumulator<T>;
+  if (channel == 1) {
+    for (std::int64_t j = 0; j < count; ++j) store(to + j * kLanes<A>, gather(from + j * pixel, 1, channels));
+    return;
+  }
+  const std::int64_t row = round_up(count, kLanes<A>);
+  for (std::int64_t c = 0; c < kLanes<A>; ++c) {
+    for (std::int64_t j = 0; j < count; j += kLanes<A>) {
+      store(turned + c * row + j,
+            gather(from + c * channel + j * pixel, pixel, c < channels ? lanes_from<A>(j, count) : 0));
+    }
+  }
+  transpose(turned, row, to, kLanes<A>, kLanes<A>, round_up(count, 4));
+}
+
+// The way back, of `from` (count, lanes), of which up to 3 pixels more are read.
+template <class T>
+inline void store_pixels(const Accumulator<T>* from, std::int64_t count, T* to, std::int64_t channel,
+                         std::int64_t pixel, std::int64_t channels, Accumulator<T>* turned) {
+  using A = Accumulator<T>;
+  if (channel == 1) {
+    for (std::int64_t j = 0; j < count; ++j) scatter(to + j * pixel, 1, channels, load(from + j * kLanes<A>));
+    return;
+  }
+  const std::int64_t row = round_up(count, kLanes<A>);
+  transpose(from, kLanes<A>, turned, row, round_up(count, 4), kLanes<A>);
+  for (std::int64_t c = 0; c < channels; ++c) {
+    for (std::int64_t j = 0; j < count; j += kLanes<A>) {
+      scatter(to + c * channel + j * pixel, pixel, lanes_from<A>(j, count), load(turned + c * row + j));
+    }
+  }
+}
+
+}  // namespace TORCHP2P_ISA
+}  // namespace torchp2p

@@ -1,0 +1,109 @@
+// The gradient of the weight of Winograd's convolution.
+//
+// Memory:   x and the gradient of the result once, their frequencies written once and read from the cache that threads
+//           share; the weight's gradient written once. The frequencies of that gradient stay in a thread's own cache.
+// Parallel: rows of tiles x registers of channels while the images are transformed; then panels of output channels,
+//           each of which sums over all tiles, frequency by frequency, and transforms its sums back.
+#include "buffer.h"
+#include "isa.h"
+#include "parallel.h"
+#include "winograd_filter.h"
+#include "winograd_gemm.h"
+#include "winograd_image.h"
+#include "winograd_types.h"
+
+namespace torchp2p {
+namespace TORCHP2P_ISA {
+namespace {
+
+// Tiles that are summed before the next rows of the product are taken: a panel of each image in the first-level cache.
+constexpr std::int64_t kDepth = 128;
+
+template <class T, class W, int kM> class WeightGradient {
+  using Product = typename ProductOf<T>::type;
+  using A = Accumulator<T>;
+  using Unit = typename Product::Unit;
+  static constexpr int kWidth = kPanel<A>, kCount = (kM + 2) * (kM + 2);
+
+ public:
+  explicit WeightGradient(const WinogradWeight& p)
+      : p_(p), s_(p.shape), grid_(s_), rows_(s_.samples * grid_.rows), tiles_(round_up(rows_ * grid_.columns, kRows)),
+        input_panels_((s_.inputs + kWidth - 1) / kWidth), output_panels_((s_.outputs + kWidth - 1) / kWidth),
+        threads_(thread_count(s_.outputs * s_.inputs * 9)),
+        of_input_(1, kCount * input_panels_ * tiles_ * kWidth / Product::kPack),
+        of_grad_(1, kCount * output_panels_ * tiles_ * kWidth / Product::kPack),
+        sums_(threads_, kCount * next_frequency()), scratch_(threads_, scratch_size<A, kM>(grid_)) {}
+
+  Status run() const {
+    if (!of_input_.ok() || !of_grad_.ok() || !sums_.ok() || !scratch_.ok()) return Status::kOutOfMemory;
+    transform<InputOf<kM>>({static_cast<const T*>(p_.x), p_.x_stride, s_.inputs, s_.height, s_.width, s_.pad}, input());
+    transform<Transposed<OutputOf<kM>>>(
+        {static_cast<const T*>(p_.grad), p_.grad_stride, s_.outputs, s_.out_height(), s_.out_width(), 0}, grad());
+    const Strides& s = p_.weight_stride;
+    const Filters<W> weight{static_cast<W*>(p_.grad_weight), s_.outputs, s_.inputs, s.n, s.c, s.h, s.w};
+    parallel_for(output_panels_, threads_, [&](std::int64_t panel, int thread) {
+      multiply(panel, sums_.piece(thread));
+      store_filter_gradient<kM>(sums_.piece(thread), next_frequency(), weight, panel, 0, input_panels_ * kWidth,
+                                scratch_.piece(thread));
+    });
+    return Status::kOk;
+  }
+
+ private:
+  Frequencies<Product> input() const { return {of_input_.piece(0), input_panels_, tiles_}; }
+  Frequencies<Product> grad() const { return {of_grad_.piece(0), output_panels_, tiles_}; }
+  std::int64_t next_frequency() const { return input_panels_ * kWidth * kWidth; }
+
+  template <class Matrix> void transform(const Image<T>& image, const Frequencies<Product>& to) const {
+    const std::int64_t registers = to.panels * kPanelRegisters;
+    parallel_for(rows_ * registers, threads_, [&](std::int64_t item, int thread) {
+      const std::int64_t row = item / registers;
+      const Strip<A> strip = strip_of<A, kM>(scratch_.piece(thread), grid_);
+      transform_row<Product, Matrix, kM, Pairing::kTiles>(image, row / grid_.rows, row % grid_.rows, item % registers,
+                                                          grid_.columns, to, row * grid_.columns, strip);
+    });
+    clear_tiles(to, rows_ * grid_.columns, kCount);
+  }
+
+  // sums (F, inputs, W) of one panel of outputs.
+  void multiply(std::int64_t panel, A* sums) const {
+    for (int f = 0; f < kCount; ++f) {
+      for (std::int64_t from = 0; from < input_panels_; ++from) {
+        for (std::int64_t tile = 0; tile < tiles_; tile += kDepth) {
+          const std::int64_t depth = tiles_ - tile < kDepth ? tiles_ - tile : kDepth;
+          const std::int64_t units = depth / Product::kPack * kWidth;
+          const Unit* of_input = input().panel(f, from) + tile / Product::kPack * kWidth;
+          const Unit* of_grad = grad().panel(f, panel) + tile / Product::kPack * kWidth;
+          for (int row = 0; row < kWidth; row += kRows) {
+            // A part of what comes next: more tiles, or the panel that lies behind this one.
+            prefetch(of_input + units + units / kWidth * row, units / kWidth * kRows);
+            multiply_block<Product, 1, kWidth>(of_input + row, 0, 1, depth / Product::kPack, of_grad,
+                                               sums + f * next_frequency() + (from * kWidth + row) * kWidth, tile > 0);
+          }
+        }
+      }
+    }
+  }
+
+  const WinogradWeight& p_;
+  const WinogradShape& s_;
+  TileGrid<kM> grid_;
+  std::int64_t rows_, tiles_;  // of all samples
+  std::int64_t input_panels_, output_panels_;
+  int threads_;
+  Buffer<Unit> of_input_, of_grad_;
+  Buffer<A> sums_, scratch_;
+};
+
+}  // namespace
+
+Status winograd_weight(const WinogradWeight& p) {
+  return with_types(p.shape, [&](auto image, auto weight, auto m) {
+    return WeightGradient<decltype(image), decltype(weight), m.value>(p).run();
+  });
+}
+
+}  // namespace TORCHP2P_ISA
+}  // namespace torchp2p
+
+TORCHP2P_CPU_ENTRY_BFLOAT16(winograd_weight, WinogradWeight)
