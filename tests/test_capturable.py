@@ -14,7 +14,7 @@ from pix2pixhd_case import Setting
 from torch import Tensor, nn
 
 from torchp2p import BackendUnavailableError
-from torchp2p.train import GraphedStep, Pix2PixHDStep, Pix2PixStep
+from torchp2p.train import GraphedStep, Lean, Pix2PixHDStep, Pix2PixStep
 from torchp2p.train.capturable import why_not
 
 
@@ -70,6 +70,7 @@ REFUSED: dict[str, Callable[[], Any]] = {
     "optimizer_G is not fused": lambda: with_optimizer(torch.optim.Adam),
     "G.model has hooks, which would run once": with_hook,
     "precision float16 scales its losses": lambda: pix2pixhd(precision="float16"),
+    "recompute reads the state of random generators": lambda: pix2pixhd(lean=Lean(recompute=True)),
     "E is Plain, which may pool": with_plain_encoder,
 }
 
