@@ -105,7 +105,7 @@ def test_an_unknown_provider_is_refused_with_the_nearest_name() -> None:
 
 
 def test_every_switch_of_the_lean_step_is_ablated() -> None:
-    found = {provider.name: provider for provider in ablations("bfloat16")}
+    found = {provider.name: provider for provider in ablations("bfloat16", "cpu")}
     for switch in dataclasses.fields(Lean):
         if isinstance(switch.default, bool):
             name = f"{'without' if switch.default else 'with'} {switch.name}"
@@ -116,8 +116,10 @@ def test_every_switch_of_the_lean_step_is_ablated() -> None:
 
 
 def test_ablations_are_of_the_algorithm_the_backend_the_allocator_and_adam_too() -> None:
-    names = {provider.name for provider in ablations("float32")}
-    assert names >= {"algorithm vendor", "backend reference", "allocator default", "without fused Adam"}
+    on_cpu, on_cuda = ({each.name for each in ablations("float32", device)} for device in ("cpu", "cuda"))
+    assert on_cpu & on_cuda >= {"algorithm vendor", "backend reference", "without fused Adam"}
+    assert on_cpu - on_cuda == {"allocator default", "with channels_last"}
+    assert on_cuda - on_cpu == {"without cuda_graph", "without channels_last"}
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------
@@ -188,6 +190,13 @@ def test_the_base_steps_in_the_rounds_of_every_group(theatre: Theatre) -> None:
     assert found["D"].of_base == [4.0, 4.0]
 
 
+def test_with_one_at_a_time_every_process_is_alone_beside_the_rounds_that_the_base_took(theatre: Theatre) -> None:
+    found = played(theatre, "A B stillborn D", together=1)
+    assert theatre.most_alive == 1
+    assert (found["D"].seconds, found["D"].of_base) == ([8.0, 8.0], [4.0, 4.0])
+    assert all(math.isnan(seconds) for seconds in played(theatre, "stillborn B", together=1)["B"].of_base)
+
+
 def test_a_process_that_cannot_start_is_a_row_and_the_others_go_on(theatre: Theatre) -> None:
     found = played(theatre, "A stillborn B")
     assert found["stillborn"].failure == "needs more than 1 GB"
@@ -212,6 +221,9 @@ def test_losses_are_compared_with_the_first_of_the_same_precision(theatre: Theat
 
 def test_losses_with_other_numbers_of_dropout_are_not_compared(theatre: Theatre) -> None:
     assert math.isnan(played(theatre, "A C")["C"].loss_error)
+    found = played(theatre, "C A D")
+    assert math.isnan(found["A"].loss_error)
+    assert found["D"].loss_error == 1.0  # to A, though C is the base
 
 
 def test_the_step_under_the_profiler_comes_after_the_memory_was_taken(theatre: Theatre) -> None:
@@ -309,6 +321,30 @@ def test_rows_of_what_failed_say_why_and_hold_no_numbers() -> None:
     assert row.outcome == "needs more than 1 GB"
     assert all(math.isnan(getattr(row, name)) for name in ("median_ms", "times_as_fast", "peak_mb", "weight_error"))
     assert {field.name for field in dataclasses.fields(StepRow)} >= {"date", "commit", "device", "torch"}
+
+
+def test_scaling_is_every_size_on_one_thread_and_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    found = options.cases(options.parsed(["--preset", "pix2pixhd-512p", "--scale"]), None)
+    assert [(case.size, case.threads) for case in found[:3]] == [((256, 256), 1), ((256, 256), 4), ((256, 512), 1)]
+    assert found[-1].size == (1024, 2048)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("pix2pix", (256, 256)), ("demo", (128, 128)), ("pix2pixhd-1024p", (1024, 2048))]
+)
+def test_a_preset_has_a_size_of_its_own(name: str, size: tuple[int, int]) -> None:
+    (case,) = options.cases(options.parsed(["--preset", name, "--threads", "2"]), None)
+    assert (case.size, case.threads) == (size, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "rounds", "warm_up", "together"),
+    [([], 7, 10, 3), (["--quick"], 3, 5, 3), (["--once"], 1, 1, 1), (["--quick", "--rounds", "9"], 9, 5, 3)],
+)
+def test_how_long_to_measure(call: list[str], rounds: int, warm_up: int, together: int) -> None:
+    plan = options.plan(options.parsed(call))
+    assert (plan.rounds, plan.warm_up, plan.together) == (rounds, warm_up, together)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ class Plan:
     Args:
         rounds: steps of each provider that are timed.
         warm_up: steps before them.
-        together: processes there at the same time; the base, and the others by turns.
+        together: processes there at the same time: the base, and the others by turns. With 1 a provider is there alone
+            and its rounds are beside those that the base took before.
         limit: gigabytes of memory that a process may take.
         profile: whether to take one more step under the profiler.
     """
@@ -66,21 +67,29 @@ class _Comparison:
 
     def run(self, providers: list[Provider]) -> list[Found]:
         found = [Found(provider) for provider in providers]
-        base, others = found[0], found[1:]
+        if self.plan.together == 1:
+            for each in found:
+                self._take_turns(each, [])
+                each.of_base = found[0].seconds[: len(each.seconds)] or [math.nan] * len(each.seconds)
+            return found
+        size = self.plan.together - 1
+        others = found[1:]
+        self._take_turns(found[0], [others[start : start + size] for start in range(0, len(others), size)])
+        return found
+
+    def _take_turns(self, base: Found, groups: list[list[Found]]) -> None:
+        """The rounds of all groups, with the base in each of them."""
         process = self._start(base)
-        size = max(1, self.plan.together - 1)
-        groups = [others[start : start + size] for start in range(0, len(others), size)] or [[]]
         try:
-            for group in groups:
-                self._take_turns(base, process, group)
+            for group in groups or [[]]:
+                self._take_rounds(base, process, group)
             if process is not None:
                 self._finish(base, process)
         finally:
             if process is not None:
                 process.close()
-        return found
 
-    def _take_turns(self, base: Found, of_base: Process | None, group: list[Found]) -> None:
+    def _take_rounds(self, base: Found, of_base: Process | None, group: list[Found]) -> None:
         started = {each.provider.name: self._start(each) for each in group}
         processes = {name: process for name, process in started.items() if process is not None}
         try:
@@ -112,10 +121,11 @@ class _Comparison:
         except Failed as failed:
             found.failure = str(failed)
             return None
-        if truth is None:
-            self.truths[provider.precision] = found
-        elif truth.warm_up and found.warm_up and found.warm_up.draws_alike:
-            found.loss_error = _largest_difference(found.warm_up.losses, truth.warm_up.losses)
+        if found.warm_up and found.warm_up.draws_alike:
+            if truth is None:
+                self.truths[provider.precision] = found
+            elif truth.warm_up:
+                found.loss_error = _largest_difference(found.warm_up.losses, truth.warm_up.losses)
         return process
 
     def _step(self, found: Found, process: Process | None) -> float:

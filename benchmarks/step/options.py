@@ -25,8 +25,8 @@ from .training import Case
 SCALE_SIZES = ((256, 256), (256, 512), (512, 512), (512, 1024), (1024, 2048))
 SCALE_AGAINST = "reference,autocast"
 DEVICES = ("cpu", "cuda")
-ROUNDS, WARM_UP = 7, 10
-QUICK = 3
+ROUNDS, WARM_UP, TOGETHER = 7, 10, 3
+QUICK_ROUNDS, QUICK_WARM_UP = 3, 5
 FREE_SHARE = 0.9
 """Of the memory that is free, that a process may take unless told otherwise."""
 
@@ -65,10 +65,15 @@ def _parser() -> ArgumentParser:
     add("--device", type=str, default="cpu", help="cpu or cuda")
     add("--rounds", type=int, help=f"steps that are timed; left out, {ROUNDS}")
     add("--warm_up", type=int, help=f"steps before them, after which weights are compared; left out, {WARM_UP}")
-    add("--quick", type=bool, default=False, help=f"{QUICK} rounds after {QUICK} steps")
-    add("--once", type=bool, default=False, help="one round after one step: memory at sizes that take minutes")
+    add("--quick", type=bool, default=False, help=f"{QUICK_ROUNDS} rounds after {QUICK_WARM_UP} steps")
+    add(
+        "--once",
+        type=bool,
+        default=False,
+        help="one round after one step, of one process at a time: memory at large sizes",
+    )
     add("--profile", type=bool, default=False, help="also the time by kind of work, from torch's profiler")
-    add("--together", type=int, default=4, help="processes that are there at a time, the base among them")
+    add("--together", type=int, help=f"processes that are there at a time, the base among them; left out, {TOGETHER}")
     add("--limit", type=float, help="gigabytes that a process may take; left out, 90 percent of what is free")
     add("--results", type=str, help="folder of the rows")
     return parser
@@ -86,15 +91,18 @@ def providers(given: Namespace) -> list[Provider]:
         UsageError: an unknown one.
     """
     if given.ablate:
-        return ablations(given.precision)
+        return ablations(given.precision, given.device)
     return against(given.against or (SCALE_AGAINST if given.scale else DEFAULT))
 
 
 def plan(given: Namespace) -> Plan:
     """How long to measure, and in how much memory."""
-    rounds, warm_up = (1, 1) if given.once else (QUICK, QUICK) if given.quick else (ROUNDS, WARM_UP)
+    rounds, warm_up = ROUNDS, WARM_UP
+    if given.quick or given.once:
+        rounds, warm_up = (QUICK_ROUNDS, QUICK_WARM_UP) if given.quick else (1, 1)
     limit = given.limit or FREE_SHARE * machine.available_bytes() / 1e9
-    return Plan(given.rounds or rounds, given.warm_up or warm_up, given.together, limit, given.profile)
+    together = given.together or (1 if given.once else TOGETHER)
+    return Plan(given.rounds or rounds, given.warm_up or warm_up, together, limit, given.profile)
 
 
 def cases(given: Namespace, vgg: str | None) -> list[Case]:

@@ -28,10 +28,12 @@ class Provider:
         ours: whether it is torchp2p's step, or the original procedure on plain modules.
         precision: ``float32``, or ``bfloat16`` by autocast.
         allocator: ``default``, or ``keep`` for freed memory that stays with the process.
-        channels_last: networks and images of plain modules in this layout.
+        channels_last: networks and images in this layout; None for what the trainer does on the device, for ours, and
+            for contiguous ones otherwise.
         compile_mode: of torch.compile on each plain network; None for eager.
         lean: of ours, which work is saved.
         backend: of ours, that every op is asked for; None for the best.
+        cuda_graph: of ours, the step as one graph on CUDA.
         fused_adam: of ours, False for the Adam that the original makes.
     """
 
@@ -39,10 +41,11 @@ class Provider:
     ours: bool = False
     precision: str = "float32"
     allocator: str = "default"
-    channels_last: bool = False
+    channels_last: bool | None = None
     compile_mode: str | None = None
     lean: Lean = Lean()
     backend: str | None = None
+    cuda_graph: bool = True
     fused_adam: bool = True
 
 
@@ -86,8 +89,8 @@ def against(names: str) -> list[Provider]:
     return [PROVIDERS[name] for name in dict.fromkeys([*listed, *both])]
 
 
-def ablations(precision: str) -> list[Provider]:
-    """torchp2p, and torchp2p with each switch of its step the other way, alone."""
+def ablations(precision: str, device: str) -> list[Provider]:
+    """torchp2p, and torchp2p with each switch of its step that matters on the device the other way, alone."""
     ours = next(provider for provider in PROVIDERS.values() if provider.ours and provider.precision == precision)
 
     def with_lean(name: str, **change: Any) -> Provider:
@@ -104,6 +107,16 @@ def ablations(precision: str) -> list[Provider]:
         ),
         *(with_lean(f"algorithm {name}", algorithm=name) for name in ("vendor", "winograd_4x4")),
         replace(ours, name="backend reference", backend="reference"),
-        replace(ours, name="allocator default", allocator="default"),
         replace(ours, name="without fused Adam", fused_adam=False),
+        *(
+            (
+                replace(ours, name="without cuda_graph", cuda_graph=False),
+                replace(ours, name="without channels_last", channels_last=False),
+            )
+            if device == "cuda"
+            else (
+                replace(ours, name="allocator default", allocator="default"),
+                replace(ours, name="with channels_last", channels_last=True),
+            )
+        ),
     ]

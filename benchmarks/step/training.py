@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 import torchp2p
 from torchp2p.data.transforms import Size
 from torchp2p.train import HDTrainConfig, Pix2PixHDStep, Pix2PixStep, RunConfig, TrainConfig, preset
+from torchp2p.train.graphed import GraphedStep
 from torchp2p.train.pix2pix_recipe import build_step
 from torchp2p.train.pix2pixhd_recipe import build_hd_networks, build_hd_step
 from torchp2p.train.presets import config_class
@@ -91,9 +93,11 @@ def training(case: Case, provider: Provider, batches: Sequence[Batch] = ()) -> T
     Args:
         case: what is trained.
         provider: who trains.
-        batches: shown in turn, again and again; none for a random one.
+        batches: shown in turn, again and again; none for a random one, in the memory order of the provider.
     """
+    channels_last = provider.channels_last if provider.ours else bool(provider.channels_last)
     config = case.config(provider.precision)
+    config = dataclasses.replace(config, channels_last=channels_last, cuda_graph=provider.cuda_graph)
     shown = itertools.cycle(batches or [random_batch(config, case.size)])
     if provider.ours:
         return _ours(config, provider, shown)
@@ -114,10 +118,12 @@ def _ours(config: RunConfig, provider: Provider, batches: Iterator[Batch]) -> Tr
     if not provider.fused_adam:
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["fused"] = False
+    graphs = config.torch_device().type == "cuda" and config.cuda_graph
+    take = GraphedStep(step) if graphs else step  # as the trainer takes it
 
     def run() -> Losses:
         with torchp2p.backend(provider.backend):
-            return step(next(batches))
+            return take(next(batches))
 
     return Training(run, step.G, optimizers)
 
@@ -132,17 +138,15 @@ def _plain(config: TrainConfig, provider: Provider, batches: Iterator[Batch]) ->
     channels, layers = config.input_nc + config.output_nc, config.n_layers_D if config.netD == "n_layers" else 3
     plain_D = PlainPatchDiscriminator(channels, config.ndf, layers, config.norm)
     G, D = _made(plain_G, ours.G, provider), _made(plain_D, ours.D, provider)
-    optimizer_G, optimizer_D = _adam(config, G), _adam(config, D)
-    generator = torch.Generator()
+    adams, generator = (_adam(config, G), _adam(config, D)), torch.Generator()
 
     def run() -> Losses:
         batch = next(batches)
-        A, B = (_laid_out(batch[name], provider) for name in ("A", "B"))
         return plain_step(
-            G, D, optimizer_G, optimizer_D, A, B, generator, config.gan_mode, lambda_L1=config.lambda_L1
+            G, D, *adams, batch["A"], batch["B"], generator, config.gan_mode, lambda_L1=config.lambda_L1
         )  # fmt: skip
 
-    return Training(run, G, (optimizer_G, optimizer_D))
+    return Training(run, G, adams)
 
 
 def _plain_hd(config: HDTrainConfig, provider: Provider, batches: Iterator[Batch]) -> Training:
@@ -170,9 +174,8 @@ def _plain_hd(config: HDTrainConfig, provider: Provider, batches: Iterator[Batch
         nets["vgg"] = _run_as(vgg.to(config.torch_device()), provider)
 
     def run() -> Losses:
-        given = {name: _laid_out(value, provider) for name, value in next(batches).items()}
         return plain_hd_step(
-            nets, optimizer_G, optimizer_D, given, config.label_nc, config.n_layers_D, config.num_D,
+            nets, optimizer_G, optimizer_D, next(batches), config.label_nc, config.n_layers_D, config.num_D,
             lambda images: images, config.no_instance, config.label_feat, config.gan_mode, config.lambda_feat,
             config.no_ganFeat_loss,
         )  # fmt: skip
@@ -209,10 +212,6 @@ def _autocast(forward: Callable[..., Any], device: str) -> Callable[..., Any]:
 
 def _float32(value: Any) -> Any:
     return value.float() if isinstance(value, Tensor) else [_float32(each) for each in value]
-
-
-def _laid_out(x: Tensor, provider: Provider) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if provider.channels_last else x
 
 
 def _adam(config: RunConfig, *networks: nn.Module) -> torch.optim.Adam:

@@ -6,6 +6,7 @@ import gc
 import math
 import multiprocessing
 import os
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ TOO_MUCH = 77
 """Exit status of a process that ended itself because it would have needed more memory than it was allowed."""
 
 WATCH_SECONDS = 0.05
+QUIET_PROFILER = ("KINETO_LOG_LEVEL", "99")
+"""Of the environment of a process before it imports torch: else the profiler says when it starts and stops."""
 
 
 class Failed(Exception):
@@ -77,12 +80,14 @@ class Worker:
         seconds = [self.step()]
         losses = {name: float(value) for name, value in self.losses.items()}
         seconds += [self.step() for _ in range(steps - 1)]
+        self.peak = peak_bytes(self.device)  # before the comparison, whose memory is not that of a step
         weights = [parameter.detach() for parameter in self.training.G.parameters()]
         error = distance = math.nan
         if keep_at is not None:
             torch.save([weight.cpu() for weight in weights], keep_at)
         elif theirs is not None and self.draws_alike:
             error, distance = errors(weights, torch.load(theirs, mmap=True, weights_only=True))
+        machine.forget_peak(self.device)
         return WarmUp(tuple(seconds), losses, error, distance, self.draws_alike)
 
     def step(self) -> float:
@@ -102,7 +107,7 @@ class Worker:
 
     def memory(self) -> Memory:
         """Of all steps so far; the optimisers' state counts as standing, though the first step makes it."""
-        return Memory(peak_bytes(self.device), self.standing + self.training.state_bytes)
+        return Memory(max(self.peak, peak_bytes(self.device)), self.standing + self.training.state_bytes)
 
 
 class Process:
@@ -113,10 +118,13 @@ class Process:
     """
 
     def __init__(self, case: Case, provider: Provider, limit: float) -> None:
+        os.environ.setdefault(*QUIET_PROFILER)
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
         self._limit = limit
-        self._process = context.Process(target=_serve, args=(there, case, provider, limit), daemon=True)
+        self._folder = tempfile.TemporaryDirectory(prefix="torchp2p_compiled_")
+        arguments = (there, case, provider, limit, self._folder.name)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         there.close()
         self._answer()
@@ -134,12 +142,13 @@ class Process:
         """End the process."""
         self._here.close()
         self._process.join()
+        self._folder.cleanup()
 
     def _answer(self) -> Any:
         try:
             error, value = self._here.recv()
         except EOFError:
-            self._process.join()
+            self.close()
             status = self._process.exitcode
             if status == TOO_MUCH:
                 raise Failed(f"needs more than {self._limit:.3g} GB") from None
@@ -166,9 +175,10 @@ def errors(ours: list[Tensor], theirs: list[Tensor]) -> tuple[float, float]:
     return largest, math.sqrt(squares / of_theirs)
 
 
-def _serve(connection: Connection, case: Case, provider: Provider, limit: float) -> None:
+def _serve(connection: Connection, case: Case, provider: Provider, limit: float, folder: str) -> None:
     """The process: does what it is told until nobody can tell it any more."""
     threading.Thread(target=_end_at, args=(limit,), daemon=True).start()
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder  # nobody profits from what another, or an earlier run, compiled
     try:
         worker = Worker(case, provider)
         connection.send((None, None))

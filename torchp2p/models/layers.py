@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from torchp2p.nn import NormAct
-from torchp2p.nn.conv_norm_act import chained
+from torchp2p.nn.conv_norm_act import chained, convolved
 from torchp2p.ops import Deferred
 
 NORMS = ("batch", "instance", "none")
@@ -57,7 +57,17 @@ def uses_bias(norm: str) -> bool:
 
 def sequential(layers: dict[str, nn.Module]) -> nn.Sequential:
     """A Sequential of ``layers`` in their order, each named by its index in the original layout."""
-    return nn.Sequential(OrderedDict(layers))
+    return Layers(OrderedDict(layers))
+
+
+class Layers(nn.Sequential):
+    """A Sequential whose convolutions take the algorithm that is fastest, or that ``torchp2p.algorithm`` says."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the layers make of x, one after the other."""
+        for layer in self:
+            x = convolved(layer, x) if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)) else layer(x)
+        return x
 
 
 class ResidualBlock(nn.Module):

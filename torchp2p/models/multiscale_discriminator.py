@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchp2p.models.hd_layers import NORMS
 from torchp2p.models.initialise import init_weights
 from torchp2p.models.inputs import LabelMap, pyramid_of
-from torchp2p.models.layers import require_choice, require_positive, sequential
+from torchp2p.models.layers import Layers, require_choice, require_positive, sequential
 from torchp2p.models.pyramid import pyramid
 from torchp2p.models.shared import Shared, convolved_part
 from torchp2p.nn import NormAct
@@ -57,7 +57,7 @@ class MultiscaleDiscriminator(nn.Module):
             groups = _groups(input_nc, ndf, n_layers, norm)
             if get_interm_feat:
                 for layer, group in enumerate(groups):
-                    self.add_module(f"scale{scale}_layer{layer}", nn.Sequential(*group))
+                    self.add_module(f"scale{scale}_layer{layer}", Layers(*group))
             else:
                 self.add_module(f"layer{scale}", _flat(groups))
         init_weights(self, zero_bias=False)

@@ -3,7 +3,7 @@
 The fused convolution is taken unasked only where a row of ``_tuning`` says so; where there is none, both are measured,
 once, on the tensors at hand, unless ``TORCHP2P_TUNE=0`` says no. Nothing is measured while a CUDA graph is captured or
 torch.compile traces, nor on the CPU, where the interpreter that runs the fused convolution is only for tests. There
-Winograd's convolution is taken for shapes that are known to be faster so: a rule, for two runs must be alike.
+the other algorithms are taken for shapes that are known to be faster so: a rule, for two runs must be alike.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from torchp2p.ops import _conv_fused, _tuning, _winograd
+from torchp2p.ops import _conv_fused, _gemm_convolution, _phased_convolution, _tuning, _winograd
 from torchp2p.ops._conv_fused import Tensors
 from torchp2p.ops._dispatch import BackendUnavailableError, choose, strict
 from torchp2p.ops._winograd import TILES
 from torchp2p.ops.norm_act import Options
 from torchp2p.reference.conv_norm_act import Convolution
 
-ALGORITHMS = ("vendor", *TILES, "fused")
+ALGORITHMS = ("vendor", *TILES, "gemm", "phased", "fused")
 DEVICES = ("cuda",)
 """The types of device on which it is worth asking which is faster."""
 
@@ -77,8 +77,8 @@ def choose_algorithm(
         return asked if x.shape[0] else "vendor"  # no samples are nothing to fuse
     if _preferred is not None and not _why_not(_preferred, x, weight, conv):
         return _preferred if x.shape[0] else "vendor"
-    if x.device.type == "cpu" and x.shape[0] and _winograd.pays(x, weight, conv):
-        return "winograd"
+    if x.device.type == "cpu" and x.shape[0]:
+        return _rule(x, weight, conv)
     if x.device.type not in DEVICES or torch.compiler.is_compiling() or x.numel() == 0:
         return "vendor"
     if _conv_fused.unavailable(x.device.type, x.dtype):
@@ -87,6 +87,15 @@ def choose_algorithm(
     if row is None and _tuning.enabled() and not torch.cuda.is_current_stream_capturing():
         row = tune(tensors, options, weight, conv, groups, _milliseconds)
     return "vendor" if row is None else str(row["algorithm"])
+
+
+def _rule(x: Tensor, weight: Tensor, conv: Convolution) -> str:
+    """What is taken unasked on the CPU."""
+    if _gemm_convolution.pays(x, weight, conv):
+        return "gemm"
+    if _phased_convolution.pays(x, weight, conv):
+        return "phased"
+    return "winograd" if _winograd.pays(x, weight, conv) else "vendor"
 
 
 def tune(
@@ -157,6 +166,8 @@ def _why_not(name: str, x: Tensor, weight: Tensor, conv: Convolution) -> str:
     """Why the algorithm cannot run on such tensors; empty if it can."""
     if name in TILES:
         return _winograd.unavailable(x, weight, conv)
+    if name == "phased":
+        return _phased_convolution.unavailable(x, weight, conv)
     return _conv_fused.unavailable(x.device.type, x.dtype) if name == "fused" else ""
 
 

@@ -1,14 +1,16 @@
-"""What conv_norm_act refuses of a convolution, in the user's words."""
+"""A convolution as conv_norm_act takes it: what is refused, in the user's words, and what comes of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from torchp2p.ops import _check
 from torchp2p.ops.norm_act import PAD_MODES
 from torchp2p.reference.conv_norm_act import Convolution
+from torchp2p.reference.norm_act import memory_format_of
 
 
 def pair(name: str, value: Any) -> list[int]:
@@ -33,6 +35,24 @@ def check_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Conv
             raise ValueError(f"bias must have shape ({outputs},), got {tuple(bias.shape)}")
     _check_geometry(conv)
     _check_sizes(x, weight, conv)
+
+
+def output_size(x: Tensor, weight: Tensor, conv: Convolution) -> tuple[int, int]:
+    """Height and width of what ``conv`` makes of x, whose border is there already."""
+    own = conv._replace(padding=conv.own_padding[0])
+    height, width = (own.output_size(dim, x.shape[2 + dim], weight.shape[2 + dim]) for dim in (0, 1))
+    return height, width
+
+
+def empty_output(x: Tensor, weight: Tensor, conv: Convolution) -> Tensor:
+    """Memory for what ``conv`` makes of x, whose border is there already, in the layout that torch gives it."""
+    last = torch.channels_last in (memory_format_of(x), memory_format_of(weight))
+    return torch.empty(
+        (x.shape[0], weight.shape[1 if conv.transposed else 0], *output_size(x, weight, conv)),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last if last else torch.contiguous_format,
+    )
 
 
 def _check_geometry(conv: Convolution) -> None:

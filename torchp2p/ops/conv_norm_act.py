@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchp2p.ops import _check, _conv_fused, _winograd
+from torchp2p.ops import _check, _conv_fused, _gemm_convolution, _phased_convolution, _winograd
 from torchp2p.ops._algorithm import choose_algorithm
 from torchp2p.ops._convolution import check_convolution, pair
 from torchp2p.ops._deferred import Deferred, stands_for_itself
@@ -83,7 +83,9 @@ def conv_norm_act(
         algorithm: of the convolution: ``vendor`` (oneDNN, cuDNN), ``fused`` (Triton: reads the activation as it makes
             it, and hands on the statistics of what it writes), ``winograd`` (CPU, 3x3 of stride 1, float32 and
             float64: fewer multiplications, error at most twice the vendor's), ``winograd_4x4`` (fewer still, about
-            four bits lost), or None for the one that was found to be faster, ``winograd_4x4`` excepted.
+            four bits lost), ``gemm`` (one matrix product over the windows of the image: for few pixels and large
+            weights), ``phased`` (stride 1, results of even size: to few channels, such as those of an image), or None
+            for the one that was found to be faster, ``winograd_4x4`` excepted.
         backend: of everything but the convolution.
 
     Returns:
@@ -194,6 +196,10 @@ LIBRARY.define(
 )
 
 
+# Algorithms made of torch's operators: what has their convolve and convolve_backward.
+_IN_TORCH: dict[str, Any] = {"vendor": reference, "gemm": _gemm_convolution, "phased": _phased_convolution}
+
+
 def _forward(*args: Any) -> tuple[Tensor, ...]:
     tensors, (weight, bias), conv = args[:6], args[11:13], Convolution(*args[13:18])
     groups, algorithm, backend = args[18:]
@@ -207,7 +213,7 @@ def _forward(*args: Any) -> tuple[Tensor, ...]:
         h, mean, var = run_forward(*tensors, *options, backend)
     if algorithm in _winograd.TILES:
         return _winograd.convolve(h, weight, bias, conv, algorithm), mean, var, *_nothing(mean, 2)
-    return reference.convolve(h, weight, bias, conv), mean, var, *_nothing(mean, 2)
+    return _IN_TORCH[algorithm].convolve(h, weight, bias, conv), mean, var, *_nothing(mean, 2)
 
 
 def _backward(*args: Any) -> tuple[Tensor, ...]:
@@ -227,7 +233,7 @@ def _backward(*args: Any) -> tuple[Tensor, ...]:
     if algorithm in _winograd.TILES:
         grad_h, *grads_after = _winograd.convolve_backward(grad, h, weight, conv, needs, algorithm)
     else:
-        grad_h, *grads_after = reference.convolve_backward(grad, h, weight, conv, needs)
+        grad_h, *grads_after = _IN_TORCH[algorithm].convolve_backward(grad, h, weight, conv, needs)
     if input_grad and not itself:
         return (*run_backward(grad_h, *tensors, *options, residual_grad, backend), *grads_after)
     return (grad_h, *_nothing(grad, 3), *grads_after)

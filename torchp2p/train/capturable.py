@@ -70,6 +70,8 @@ def _why_not_pix2pix(step: Pix2PixStep) -> str:
 def _why_not_hd(step: Pix2PixHDStep) -> str:
     if step.scaler_G.is_enabled() or step.scaler_D.is_enabled():
         return "precision float16 scales its losses by what the host decides"
+    if step.lean.recompute:
+        return "recompute reads the state of random generators on the host"
     if step.E is not None and not isinstance(step.E, InstanceEncoder):
         return f"E is {type(step.E).__name__}, which may pool the features of instances in a loop of the host"
     if step.E is not None:

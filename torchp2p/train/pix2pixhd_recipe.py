@@ -142,8 +142,13 @@ def build_hd_networks(config: HDTrainConfig) -> dict[str, nn.Module]:
     return {name: placed(net, config.torch_device(), config.layout()) for name, net in networks.items()}
 
 
-def build_hd_step(config: HDTrainConfig, networks: Mapping[str, nn.Module], *, lean: Lean = Lean()) -> Pix2PixHDStep:
+def build_hd_step(
+    config: HDTrainConfig, networks: Mapping[str, nn.Module], *, lean: Lean | None = None
+) -> Pix2PixHDStep:
     """Optimisers and losses as the configuration says, around networks of ``build_hd_networks``.
+
+    Args:
+        lean: the savings, in place of those that the configuration asks for.
 
     Raises:
         FileNotFoundError, ValueError: of the weights of VGG.
@@ -157,6 +162,6 @@ def build_hd_step(config: HDTrainConfig, networks: Mapping[str, nn.Module], *, l
         no_ganFeat_loss=config.no_ganFeat_loss, no_vgg_loss=config.no_vgg_loss,
         vgg=None if vgg is None else placed(vgg, config.torch_device(), config.layout()),
         pool_size=config.pool_size, lr=config.lr,
-        beta1=config.beta1, fix_global=config.niter_fix_global > 0, max_skipped=config.max_skipped, lean=lean,
-        seed=config.seed,
+        beta1=config.beta1, fix_global=config.niter_fix_global > 0, max_skipped=config.max_skipped, seed=config.seed,
+        lean=lean or Lean(recompute=config.recompute, bf16_state=config.bf16_state),
     )  # fmt: skip

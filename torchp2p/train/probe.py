@@ -53,9 +53,10 @@ def measure(config: RunConfig, size: Size, *, keep_gradients: bool = False) -> C
     needs the usual ``if __name__ == "__main__"``.
 
     Args:
-        keep_gradients: of G, if it is that of pix2pixHD. Its step needs the most memory for large images before
-            they are there, and for small ones after that: only with them in both is it a straight line in the
-            pixels. What they leave when they are freed is in small pieces, so a training gains little by it.
+        keep_gradients: of G, if it is that of pix2pixHD and its step has all of them at once. It then needs the most
+            memory for large images before they are there, and for small ones after that: only with them in both is it
+            a straight line in the pixels. What they leave when they are freed is in small pieces, so a training gains
+            little by it.
 
     Raises:
         OSError: there is not enough memory.
@@ -81,7 +82,7 @@ def run_steps(config: RunConfig, size: Size, threads: int, keep_gradients: bool)
     if device.type == "cpu":
         tune_cpu_memory()
     step, batch = _step(config), random_batch(config, size)
-    if keep_gradients and isinstance(step, Pix2PixHDStep):
+    if keep_gradients and isinstance(step, Pix2PixHDStep) and not step.steps_in_backward:
         step.optimizer_G = _KeepingAdam(step.optimizer_G.param_groups)
     seconds = []
     for _ in range(STEPS):
