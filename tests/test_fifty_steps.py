@@ -141,8 +141,13 @@ def test_a_learning_rate_that_is_off_by_a_ten_thousandth_would_be_seen() -> None
 
 
 @pytest.mark.slow
-def test_two_hundred_steps_of_wider_u_nets_end_where_the_original_ends() -> None:
-    assert_same_training(*train_pix2pix(u_nets(levels=8, ngf=8), 256, steps=200))
+def test_twenty_steps_of_wider_u_nets_end_where_the_original_ends() -> None:
+    """More would say nothing: here rounding grows tenfold every few steps, and the original parts from itself.
+
+    Run once more in channels_last, where only sums are taken in another order, it is as far from its first run as
+    torchp2p is, at every step: 1e-12 after 25, 1e-8 after 50, a tenth of the bottleneck's weights after 120.
+    """
+    assert_same_training(*train_pix2pix(u_nets(levels=8, ngf=8), 256, steps=20))
 
 
 @pytest.mark.slow
