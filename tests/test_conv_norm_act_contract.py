@@ -300,7 +300,7 @@ BAD_ARGUMENTS = {
         {"x": X[:, :, :3, :3]}, ValueError, r"instance statistics need more than .* raw of shape \(2, 6, 1, 1\)",
     ),
     "groups do not divide": ({"norm": "batch", "stat_groups": 3}, ValueError, "stat_groups must divide the 2 samples"),
-    "no such algorithm": ({"algorithm": "fft"}, ValueError, "vendor, winograd, winograd_4x4, gemm, phased, fused or None, got 'fft'"),
+    "no such algorithm": ({"algorithm": "fft"}, ValueError, "winograd_4x4, gemm, phased, fused or None, got 'fft'"),
     "no such backend": ({"backend": "cuda"}, ValueError, "backend must be one of native, .* or None, got 'cuda'"),
     "winograd with stride": (
         {"algorithm": "winograd", "stride": 2}, BackendUnavailableError, "'winograd' cannot run: .* of stride 1",
