@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BENCH_FLAGS ?=
+STEP_FLAGS ?=
 # Here a compiled module that does not build is an error; AUTO does without it, as `pip install` does.
 export TORCHP2P_NATIVE ?= ON
 
@@ -14,10 +15,10 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 CSRC := $(shell find csrc -type f)
 OPS := $(basename $(notdir $(filter-out torchp2p/ops/_%,$(wildcard torchp2p/ops/*.py))))
 OP_TESTS := $(wildcard $(foreach op,$(OPS),tests/test_$(op)*.py))
-BENCHES := $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
+BENCHES := $(filter-out bench_step,$(basename $(notdir $(wildcard benchmarks/bench_*.py))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint docs bench gpu-check triton-report cuda-report wheel sanitize clean
+.PHONY: help setup demo test lint docs bench bench-steps report gpu-check triton-report cuda-report wheel sanitize clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 15
@@ -49,8 +50,15 @@ lint: setup  ## style and types, Python and C++
 docs: setup  ## guides and the reference made of the docstrings, as pages in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
-bench: setup  ## all benchmarks, rows into benchmarks/results; BENCH_FLAGS=--quick for a glance, --large for 2048x1024
+bench: setup  ## all ops, rows into benchmarks/results; BENCH_FLAGS=--quick for a glance, --large for 2048x1024
 	set -e; for bench in $(BENCHES); do $(BIN)/python -m benchmarks.$$bench $(BENCH_FLAGS); done
+
+bench-steps: setup  ## whole training steps against the original procedure; STEP_FLAGS as of torchp2p bench step
+	$(BIN)/python -m benchmarks.bench_step --preset pix2pix $(STEP_FLAGS)
+	$(BIN)/python -m benchmarks.bench_step --preset pix2pixhd-512p --size 256x512 $(STEP_FLAGS)
+
+report: setup  ## the tables of the documents and the plots in docs/plots, from the rows
+	$(BIN)/python -m benchmarks.report
 
 gpu-check:  ## on a machine with a GPU: build, op tests, sanitizers, benchmarks, with the torch of GPU_PYTHON (python3)
 	benchmarks/gpu_check.sh

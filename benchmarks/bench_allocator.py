@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import torchp2p
-from benchmarks.harness import EAGER, Call, Case, Provider, Session, arguments, timed_call
+
+from .harness import EAGER, Call, Case, Provider, Session, arguments, timed_call
+from .program import run_as_program
 
 TUNED = "tuned"
 
@@ -104,4 +106,4 @@ def serve(connection: Connection, work: str, size: tuple[int, int], tuned: bool,
 
 
 if __name__ == "__main__":
-    main()
+    run_as_program(main)

@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import EAGER, Case, Provider, Session, arguments, compiled, timed_call
-from benchmarks.results import OURS
 from torchp2p import ops
+
+from .harness import EAGER, Case, Provider, Session, arguments, compiled, timed_call
+from .program import run_as_program
+from .results import OURS
 
 MODES = ("forward", "forward_backward")
 SHAPES = (
@@ -115,4 +117,4 @@ def _inputs(shape: tuple[int, int, int, int]) -> list[Tensor]:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_program(main)

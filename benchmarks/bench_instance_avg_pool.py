@@ -18,11 +18,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.harness import EAGER, Case, Provider, Session, arguments, compiled, timed_call
-from benchmarks.results import OURS
 from torchp2p import ops
 from torchp2p.data.demo import draw_scene
 from torchp2p.data.images import read_ids
+
+from .harness import EAGER, Case, Provider, Session, arguments, compiled, timed_call
+from .program import run_as_program
+from .results import OURS
 
 MODES = ("forward", "forward_backward")
 FEATURES = 3  # channels of the feature encoder
@@ -136,4 +138,4 @@ def original(x: Tensor, ids: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_program(main)

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from benchmarks.bench_instance_avg_pool import Street, street
-from benchmarks.harness import EAGER, Call, Case, Provider, Session, arguments, compiled
-from benchmarks.results import OURS
 from torchp2p import ops
 from torchp2p.reference import instance_edges as reference
+
+from .bench_instance_avg_pool import Street, street
+from .harness import EAGER, Call, Case, Provider, Session, arguments, compiled
+from .program import run_as_program
+from .results import OURS
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -73,4 +75,4 @@ def eager(ids: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_program(main)

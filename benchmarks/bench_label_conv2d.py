@@ -21,10 +21,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.harness import EAGER, Case, Provider, Session, arguments, compiled, timed_call
-from benchmarks.results import OURS
 from torchp2p import ops
 from torchp2p.data.demo import draw_scene
+
+from .harness import EAGER, Case, Provider, Session, arguments, compiled, timed_call
+from .program import run_as_program
+from .results import OURS
 
 Prepare = Callable[[str], Callable[[], object]]
 
@@ -167,4 +169,4 @@ def scattered(labels: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_program(main)

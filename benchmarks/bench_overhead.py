@@ -13,9 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.harness import EAGER, Case, Provider, Session, arguments, timed_call
-from benchmarks.results import OURS
 from torchp2p import ops
+
+from .harness import EAGER, Case, Provider, Session, arguments, timed_call
+from .program import run_as_program
+from .results import OURS
 
 MODES = ("forward", "forward_grad", "forward_backward")
 SHAPE = (1, 1, 4, 4)
@@ -67,4 +69,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    main()
+    run_as_program(main)

@@ -24,10 +24,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks import machine
-from benchmarks.error_cases import EAGER, Case, Run, cases
-from benchmarks.results import OURS
 from torchp2p.files import atomic_write
+
+from . import machine
+from .error_cases import EAGER, Case, Run, cases
+from .program import run_as_program
+from .results import OURS
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -116,4 +118,4 @@ def write(path: Path, rows: Sequence[Row], device_name: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_program(main)

@@ -2,8 +2,8 @@
 
 All providers of a case run in one process and in turn (A B C A B C ...), so a machine that slows down slows
 them all; ratios are taken round by round. Inputs and random numbers are made before the clock starts; what a
-call allocates for its results, and giving that back, is inside. The memory bandwidth of the machine is
-measured in the same run. Every row is kept, the losing ones too.
+call allocates for its results, and giving that back, is inside. The memory bandwidth of the machine and the speed of a
+large matrix product are measured in the same run. Every row is kept, the losing ones too.
 """
 
 from __future__ import annotations
@@ -18,19 +18,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from benchmarks import machine, results
 from torchp2p import backend, ops
+from torchp2p.cli.parsing import UsageError
 from torchp2p.reference.norm_act import memory_format_of
+
+from . import machine, results
 
 Call = Callable[[], object]
 
 EAGER = "eager"
 BANDWIDTH_BYTES = 256 * 2**20
+PEAK_SIDE = 2048
+PEAK_DTYPES = (torch.float32, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -170,9 +175,17 @@ def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return result
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Raises UsageError instead of leaving the process."""
+
+    def error(self, message: str) -> NoReturn:
+        """See above."""
+        raise UsageError(message)
+
+
+def arguments(description: str | None) -> Parser:
     """The flags that all benchmarks share; a benchmark may add its own."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few cases and rounds, under a minute")
     parser.add_argument("--large", action="store_true", help="also activations at 2048 x 1024 (8 GB of memory)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where all providers run")
@@ -186,7 +199,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--results",
         type=Path,
-        default=Path(__file__).parent / "results",
+        default=machine.results_folder(),
         metavar="FOLDER",
         help="rows are appended to FOLDER/<device>.csv",
     )
@@ -201,7 +214,8 @@ class Session:
 
     Raises:
         OSError: the allocator asked for cannot be had.
-        RuntimeError: there are no native kernels for the device, or there is no such device.
+        BackendUnavailableError: there are no native kernels for the device.
+        ValueError: there is no such device.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -211,15 +225,16 @@ class Session:
         self.options = options
         self.console = Console()
         self.on_cuda = options.device == "cuda"
+        self.device = machine.gpu_name() if self.on_cuda else machine.cpu_name(options.threads)
         if self.on_cuda:
             torch.set_default_device("cuda")  # the tensors of every case are made there
-        self.device = machine.gpu_name() if self.on_cuda else machine.cpu_name(options.threads)
         ops.norm_act(torch.zeros(1, 1, 2, 2), backend="native")  # raises where a fallback would be measured as ours
         self.commit = machine.commit()
         self.rounds = 5 if options.quick else 21
         self.rows: list[results.Row] = []
         self.console.print(f"{self.device}, torch {torch.__version__}, commit {self.commit}", highlight=False)
         self.copy_gb_per_s = self._memory_bandwidth()
+        self._peak()
 
     def run(
         self, case: Case, providers: Sequence[Provider], modes: Iterable[str], *, rounds: int | None = None
@@ -267,6 +282,18 @@ class Session:
             self.rows.append(row)
             self.console.print(f"{provider.name} bandwidth {row.gb_per_s:.1f} GB/s", highlight=False)
         return self.rows[0].gb_per_s
+
+    def _peak(self) -> None:
+        """Measure the product of two large matrices, which is as fast as arithmetic gets."""
+        for dtype in PEAK_DTYPES:
+            left, right = (torch.ones(PEAK_SIDE, PEAK_SIDE, dtype=dtype) for _ in range(2))
+            provider = Provider("matmul", lambda _, left=left, right=right: lambda: left @ right)  # type: ignore[misc]
+            samples = self._measure([provider.prepare("forward")], self.rounds)
+            case = Case("peak", "", str(dtype).removeprefix("torch."), "x".join([str(PEAK_SIDE)] * 3), {})
+            row = self._row(case, provider, "forward", samples[0], samples[0])
+            self.rows.append(row)
+            gflops = 2 * PEAK_SIDE**3 / row.median_ms / 1e6
+            self.console.print(f"{case.dtype} matrix product {gflops:.0f} GFLOP/s", highlight=False)
 
     def _measure(self, calls: Sequence[Call], rounds: int) -> list[list[float]]:
         """On a GPU a sample ends when the device has done its work, and nothing else of torch is told where to be."""

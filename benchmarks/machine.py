@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
 import platform
 import re
 import subprocess
@@ -24,10 +27,10 @@ def gpu_name() -> str:
     """The current CUDA device.
 
     Raises:
-        RuntimeError: torch sees none.
+        ValueError: torch sees none.
     """
     if not torch.cuda.is_available():
-        raise RuntimeError("device cuda was asked for, but this torch sees no CUDA device")
+        raise ValueError("device cuda was asked for, but this torch sees no CUDA device")
     return torch.cuda.get_device_name()
 
 
@@ -47,6 +50,12 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def results_folder() -> Path:
+    """Where rows go: beside the benchmarks in a checkout, in the current directory where they are installed."""
+    here = Path(__file__).resolve().parent / "results"
+    return here if here.is_dir() else Path("benchmark_results")
+
+
 def slug(name: str) -> str:
     """``name`` as a file name: lower case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
@@ -60,6 +69,33 @@ def commit() -> str:
         return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM; 0 where the system does not say."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
+def available_bytes() -> float:
+    """Memory that may be taken without swapping; infinite where the system does not say."""
+    meminfo = Path("/proc/meminfo")
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(), re.MULTILINE) if meminfo.exists() else None
+    return 1024 * int(found[1]) if found else math.inf
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Bytes of this process in RAM, or of its tensors on a CUDA device."""
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
+
+
+def forget_peak(device: torch.device) -> None:
+    """The peak memory of this process is from now on that of what follows, where the system can be told so."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def use_allocator(name: str) -> None:

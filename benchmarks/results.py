@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -45,25 +46,33 @@ class Row:
     """Least possible traffic of the op divided by the median time; nan where traffic means nothing."""
 
 
-FIELDS = tuple(field.name for field in dataclasses.fields(Row))
+def columns(row: type[Any]) -> tuple[str, ...]:
+    """The columns of a file of such rows, by which files are told apart."""
+    return tuple(field.name for field in dataclasses.fields(row))
 
 
-def append_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Add ``rows`` to the CSV file ``path``, which is made if need be. Old rows stay byte for byte.
+FIELDS = columns(Row)
+
+
+def append_rows(path: Path, rows: Sequence[Any]) -> None:
+    """Add ``rows``, at least one and all of one dataclass, to the CSV file ``path``, which is made if need be.
+
+    Old rows stay byte for byte.
 
     Raises:
-        ValueError: the file has other columns than `Row`.
+        ValueError: the file has other columns than they.
         OSError: it cannot be read or written; the old content is then untouched.
     """
-    header = ",".join(FIELDS) + "\n"
+    fields = columns(type(rows[0]))
+    header = ",".join(fields) + "\n"
     old = path.read_text() if path.exists() else header
     first_line = old.partition("\n")[0]
     if first_line != header.rstrip("\n"):
-        raise ValueError(f"{path} must have the columns {','.join(FIELDS)}, got {first_line}")
+        raise ValueError(f"{path} must have the columns {','.join(fields)}, got {first_line}")
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     for row in rows:
-        writer.writerow(_cell(getattr(row, name)) for name in FIELDS)
+        writer.writerow(_cell(getattr(row, name)) for name in fields)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda file: file.write((old + text.getvalue()).encode()))
 

@@ -23,6 +23,8 @@ import torch
 import torchp2p
 from torchp2p import ops
 
+from .program import run_as_program
+
 TABLES = Path(torchp2p.__file__).parent / "ops" / "tuning"
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -113,4 +115,4 @@ def show(rows: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_as_program(main)

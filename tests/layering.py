@@ -41,8 +41,27 @@ ROOMS: dict[str, set[str]] = {
         "files",
         "memory",
         "torchp2p",
+        "benchmarks",
     },
     "torchp2p": {"ops", "nn", "fuse", "verify", "models", "memory"},
+    # Installed with the package, and users of it: anything public.
+    "benchmarks": {
+        "reference",
+        "kernels",
+        "ops",
+        "nn",
+        "fuse",
+        "verify",
+        "models",
+        "data",
+        "train",
+        "evaluate",
+        "export",
+        "cli",
+        "files",
+        "memory",
+        "torchp2p",
+    },
 }
 
 # Importing the package must cost nothing: these rooms know torch (and triton) and nothing else.
@@ -60,6 +79,7 @@ LAZY = {
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "matplotlib",
 }
 LAZY_SUBMODULES = ("torch.utils.tensorboard", "torch.onnx", "torch.utils.cpp_extension")
 
@@ -122,8 +142,9 @@ def imports_of(path: Path, module: str) -> Iterator[Import]:
 
 
 def python_files(root: Path) -> Iterator[tuple[Path, str]]:
-    """Every Python file of the package with its module name; kernels/ is installed as torchp2p.kernels."""
-    for folder, package in ((root / "torchp2p", "torchp2p"), (root / "kernels", "torchp2p.kernels")):
+    """Every Python file of the package with its module name; two folders beside it are installed into it."""
+    for name in ("", "kernels", "benchmarks"):
+        folder, package = (root / name, f"torchp2p.{name}") if name else (root / "torchp2p", "torchp2p")
         for path in sorted(folder.rglob("*.py")):
             parts = path.relative_to(folder).with_suffix("").parts
             yield path, ".".join((package, *(part for part in parts if part != "__init__")))
@@ -158,7 +179,7 @@ def fault_of(room: str, found: Import) -> str:
         other = room_of(found.module)
         if other != room and other not in ROOMS[room]:
             return f"{room} must not know {other} ({found.module})"
-        if other == "kernels" and room != "kernels" and not found.lazy:
+        if other == "kernels" and room not in ("kernels", "benchmarks") and not found.lazy:
             return "kernels are imported lazily, inside the function that needs them"
         return ""
     if top in sys.stdlib_module_names:
@@ -175,8 +196,8 @@ def fault_of(room: str, found: Import) -> str:
 def bench_faults(root: Path) -> list[str]:
     """Benchmarks use what any user can: public names."""
     faults = []
-    for path in sorted((root / "benchmarks").glob("*.py")):
-        for found in imports_of(path, f"benchmarks.{path.stem}"):
+    for path, module in python_files(root):
+        for found in imports_of(path, module) if room_of(module) == "benchmarks" else ():
             parts = found.module.split(".")
             if parts[0] == "torchp2p" and any(part.startswith("_") for part in parts):
                 faults.append(f"{path.relative_to(root)}:{found.line}: benchmarks use public names, not {found.module}")

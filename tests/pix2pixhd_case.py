@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from plain_pix2pix import randomise
-from plain_pix2pixhd import PlainEncoder, PlainGlobal, PlainLocal, PlainMultiscale, PlainVGG19, plain_hd_step
+from network_testing import randomise
 from torch import Tensor, nn
 
+from benchmarks.plain.pix2pixhd import PlainEncoder, PlainGlobal, PlainLocal, PlainMultiscale, PlainVGG19
+from benchmarks.plain.steps import plain_hd_step
 from torchp2p.models import GlobalGenerator, InstanceEncoder, LocalEnhancer, MultiscaleDiscriminator
 from torchp2p.train import Pix2PixHDStep
 

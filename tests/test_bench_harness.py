@@ -225,7 +225,7 @@ def test_on_a_gpu_ours_is_measured_by_the_triton_kernels_as_well() -> None:
 
 def test_without_a_gpu_the_device_cuda_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(RuntimeError, match="device cuda was asked for, but this torch sees no CUDA device"):
+    with pytest.raises(ValueError, match="device cuda was asked for, but this torch sees no CUDA device"):
         machine.gpu_name()
 
 
@@ -295,6 +295,7 @@ def test_an_unknown_allocator_is_refused() -> None:
 
 def session_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> harness.Session:
     monkeypatch.setattr(harness, "BANDWIDTH_BYTES", 2**16)
+    monkeypatch.setattr(harness, "PEAK_SIDE", 16)
     options = argparse.Namespace(quick=True, device="cpu", threads=2, allocator="default", results=folder)
     return harness.Session(options)
 
@@ -312,6 +313,8 @@ def test_a_session_keeps_every_provider_and_the_bandwidth_of_the_machine(
     assert [(row["op"], row["provider"]) for row in rows] == [
         ("memory", "copy"),
         ("memory", "read"),
+        ("peak", "matmul"),
+        ("peak", "matmul"),
         ("op", "eager"),
         ("op", "native"),
     ]
@@ -398,8 +401,9 @@ def test_the_overhead_benchmark_runs_from_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(harness, "BANDWIDTH_BYTES", 2**16)
+    monkeypatch.setattr(harness, "PEAK_SIDE", 16)
     bench_overhead.main(["--quick", "--results", str(tmp_path)])
     (path,) = tmp_path.glob("*-1-thread.csv")
     rows = list(csv.DictReader(path.open()))
-    assert len(rows) == 2 + 3 * 3 * 2
+    assert len(rows) == 4 + 3 * 3 * 2
     assert "norm_act instance leaky_relu forward_backward" in capsys.readouterr().out

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from conv_norm_act_case import GEOMETRIES, REFLECT, Case, Geometry, ours, random_inputs
 from op_testing import saved_tensors
-from plain_pix2pix import PlainResidualBlock
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.plain.pix2pix import PlainResidualBlock
 from torchp2p.models.layers import ResidualBlock
 from torchp2p.ops import Deferred, conv_norm_act
 from torchp2p.reference import conv_norm_act as reference

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from plain_pix2pix import randomise
+from network_testing import randomise
 from torch import nn
 from zoo import ZOO
 

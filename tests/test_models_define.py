@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from plain_pix2pix import layout
+from network_testing import layout
 from torch import nn
 
 from torchp2p.models import (

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_pix2pix import (
-    NORMS,
-    PlainPatchDiscriminator,
-    PlainPixelDiscriminator,
-    assert_same_function,
-    layout,
-    parameter_count,
-)
+from network_testing import assert_same_function, layout, parameter_count
 
+from benchmarks.plain.pix2pix import NORMS, PlainPatchDiscriminator, PlainPixelDiscriminator
 from torchp2p.models import PatchDiscriminator, PixelDiscriminator, define_D
+from torchp2p.nn import separate_statistics
 
 
 def receptive_field(net, size):
@@ -137,3 +132,23 @@ def test_define_D_makes_each_kind_by_its_name():
 def test_define_D_lists_its_choices():
     with pytest.raises(ValueError, match="netD must be one of basic, n_layers, pixel, got 'patch'"):
         define_D("patch", 6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("make", [PatchDiscriminator, PixelDiscriminator])
+def test_what_two_images_share_may_be_convolved_once_and_both_judged_as_one_batch(make, samples, norm):
+    D, apart = (make(5, 4, norm=norm).double() for _ in range(2))
+    apart.load_state_dict(D.state_dict())
+    A, *images = (torch.randn(samples, channels, 32, 24).double() for channels in (3, 2, 2))
+    expected = [apart(torch.cat((A, image), 1)) for image in images]
+    with separate_statistics(D, 2):
+        found = D(torch.cat(images), D.share(A)).chunk(2)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+    for gradients in zip(
+        torch.autograd.grad(sum(y.square().sum() for y in found), list(D.parameters())),
+        torch.autograd.grad(sum(y.square().sum() for y in expected), list(apart.parameters())),
+        strict=True,
+    ):
+        torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-10)

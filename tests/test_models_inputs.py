@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_pix2pixhd import plain_edges, plain_one_hot
 
+from benchmarks.plain.steps import plain_edges, plain_one_hot
 from torchp2p.models import encode_labels
 
 

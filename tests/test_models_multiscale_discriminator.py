@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from plain_pix2pix import assert_close, assert_same_function, layout, parameter_count, randomise
-from plain_pix2pixhd import PlainMultiscale
+from network_testing import assert_close, assert_same_function, layout, parameter_count, randomise
 from torch import Tensor, nn
 
+from benchmarks.plain.pix2pixhd import PlainMultiscale
 from torchp2p.models import MultiscaleDiscriminator
 
 NORMS = ("instance", "batch")

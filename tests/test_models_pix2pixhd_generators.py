@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_pix2pix import assert_close, assert_same_function, layout, parameter_count, randomise
-from plain_pix2pixhd import PlainEncoder, PlainGlobal, PlainLocal
+from network_testing import assert_close, assert_same_function, layout, parameter_count, randomise
 from torch import nn
 
+from benchmarks.plain.pix2pixhd import PlainEncoder, PlainGlobal, PlainLocal
 from torchp2p.models import GlobalGenerator, InstanceEncoder, LocalEnhancer, define_hd_G, run_padded
 from torchp2p.models.pyramid import pyramid
 

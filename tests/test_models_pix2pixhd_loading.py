@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_pix2pix import PlainPatchDiscriminator, randomise
-from plain_pix2pixhd import PlainEncoder, PlainGlobal, PlainLocal, PlainMultiscale
+from network_testing import randomise
 
+from benchmarks.plain.pix2pix import PlainPatchDiscriminator
+from benchmarks.plain.pix2pixhd import PlainEncoder, PlainGlobal, PlainLocal, PlainMultiscale
 from torchp2p.models import (
     GlobalGenerator,
     InstanceEncoder,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from plain_pix2pix import NORMS, PlainResnet, assert_same_function, layout, parameter_count
+from network_testing import assert_same_function, layout, parameter_count
 
+from benchmarks.plain.pix2pix import NORMS, PlainResnet
 from torchp2p.models import resnet_6blocks, resnet_9blocks
 from torchp2p.models.layers import ResidualBlock
 from torchp2p.models.resnet import ResnetGenerator

@@ -5,16 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_pix2pix import (
-    NORMS,
-    PlainEncoderDecoder,
-    PlainUnet,
-    assert_same_function,
-    layout,
-    parameter_count,
-)
+from network_testing import assert_same_function, layout, parameter_count
 from torch import nn
 
+from benchmarks.plain.pix2pix import NORMS, PlainEncoderDecoder, PlainUnet
 from torchp2p.models import encoder_decoder, unet_128, unet_256
 from torchp2p.models.unet import UnetLevel
 

@@ -7,10 +7,10 @@ import hashlib
 
 import pytest
 import torch
-from plain_pix2pix import assert_close
-from plain_pix2pixhd import PlainVGG19
+from network_testing import assert_close
 from torch import nn
 
+from benchmarks.plain.pix2pixhd import PlainVGG19
 from torchp2p.models import VGG19Features, download_vgg19_weights
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 from norm_act_case import Case, eager, ours, random_inputs
 from op_testing import DTYPES, assert_as_exact_as_eager, channels_last, contiguous, leaf
+from torch import nn
 
+from torchp2p.nn import NormAct, separate_statistics
 from torchp2p.ops import norm_act
 
 OP = "norm_act"
@@ -124,3 +126,53 @@ BAD = {
 def test_bad_groups_are_named_with_what_was_expected_and_what_came(arguments, error, words):
     with pytest.raises(error, match=words):
         norm_act(**{"x": X, "norm": "batch", **arguments})
+
+
+# --- the module ------------------------------------------------------------------------------------------------------
+
+
+def network(**options):
+    """Two norms, with something else around them."""
+    layers = nn.Conv2d(3, 4, 3), NormAct(4, norm="batch", **options), nn.Sequential(NormAct(4, norm="instance"))
+    return nn.Sequential(*layers).double()
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_with_separate_statistics_one_batch_is_as_many_as_it_has_groups(groups):
+    x = torch.randn(4, 3, 8, 9).double()
+    at_once, one_by_one = network(), network()
+    one_by_one.load_state_dict(at_once.state_dict())
+    with separate_statistics(at_once, groups):
+        y = at_once(x)
+    torch.testing.assert_close(y, torch.cat([one_by_one(part) for part in x.chunk(groups)]))
+    for mine, theirs in zip(at_once.buffers(), one_by_one.buffers(), strict=True):
+        torch.testing.assert_close(mine, theirs)  # running statistics and the number of batches
+
+
+def test_separate_statistics_are_of_one_network_and_end_with_the_context():
+    x = torch.randn(4, 3, 8, 9).double()
+    net, other = network(), network()
+    together, others = net(x), other(x)
+    with pytest.raises(KeyError), separate_statistics(net, 2):
+        raise KeyError
+    with separate_statistics(net, 2):
+        assert not torch.allclose(net(x), together)
+        torch.testing.assert_close(other(x), others)
+    torch.testing.assert_close(net(x), together)
+
+
+def test_in_eval_mode_there_is_nothing_to_separate():
+    net = network().eval()
+    x = torch.randn(4, 3, 8, 9).double()
+    with separate_statistics(net, 2):
+        y = net(x)
+    assert torch.equal(y, net(x))
+
+
+def test_a_cumulative_average_counts_batches_and_is_refused():
+    message = "^net must not have momentum None, the cumulative average, for statistics of several groups"
+    net = network(momentum=None)
+    with pytest.raises(ValueError, match=message), separate_statistics(net, 2):
+        pass
+    with separate_statistics(net, 1):
+        net(torch.randn(2, 3, 8, 9).double())

@@ -121,7 +121,8 @@ def test_the_wheel_has_one_package_at_its_top_level(native_wheel: Path) -> None:
 
 def test_the_wheel_holds_every_python_file_of_the_package(native_wheel: Path, sources: Path) -> None:
     expected = {path.relative_to(sources).as_posix() for path in (sources / "torchp2p").rglob("*.py")}
-    expected |= {f"torchp2p/kernels/{path.name}" for path in (sources / "kernels").glob("*.py")}
+    for folder in ("kernels", "benchmarks"):
+        expected |= {f"torchp2p/{path.relative_to(sources).as_posix()}" for path in (sources / folder).rglob("*.py")}
     assert expected == {name for name in names_in(native_wheel) if name.endswith(".py")}
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_pix2pix import PlainPatchDiscriminator, PlainResnet, PlainUnet, randomise
-from plain_step import plain_gan_loss, plain_step
+from network_testing import randomise
+from pix2pix_case import SAVINGS, adam, draw_batch, our_networks, plain_networks, with_the_weights_of
 from torch import Tensor, nn
 
-from torchp2p.models import PatchDiscriminator, ResnetGenerator, unet_128
-from torchp2p.train import Pix2PixStep, TrainConfig, build_step
+from benchmarks.plain.pix2pix import PlainPatchDiscriminator, PlainPixelDiscriminator, PlainUnet
+from benchmarks.plain.steps import plain_gan_loss, plain_step
+from torchp2p.models import PatchDiscriminator, PixelDiscriminator, unet_128
+from torchp2p.train import Lean, Pix2PixStep, TrainConfig, build_step
 
 STEPS = 3
 ABLATIONS = {
@@ -26,6 +28,9 @@ ABLATIONS = {
 """The matrix of spec section 4.6, and the mean squared difference instead of L1."""
 
 
+every_saving = pytest.mark.parametrize("lean", SAVINGS.values(), ids=SAVINGS.keys())
+
+
 # --- helpers ----------------------------------------------------------------------------------------------
 
 
@@ -35,40 +40,9 @@ def _one_thread(_same_start_for_every_test: None) -> None:
     torch.set_num_threads(1)
 
 
-def adam(net: nn.Module) -> torch.optim.Optimizer:
-    return torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.5, 0.999), eps=1e-8)
-
-
 def sgd(net: nn.Module) -> torch.optim.Optimizer:
     """Unlike Adam it does not cancel a constant factor of the loss, such as the halving of D's."""
     return torch.optim.SGD(net.parameters(), lr=1e-3)
-
-
-def with_the_weights_of(plain: nn.Module, ours: nn.Module) -> nn.Module:
-    """``ours`` in float64, filled entry by entry in the order of the state_dicts, which is the same."""
-    entries = zip(ours.state_dict(), plain.state_dict().values(), strict=True)
-    ours.double().load_state_dict(dict(entries))
-    return ours
-
-
-def plain_networks(norm: str, condition_GAN: bool = True) -> tuple[nn.Module, nn.Module]:
-    plain_G = PlainResnet(3, 2, ngf=3, norm=norm, n_blocks=2).double()
-    plain_D = PlainPatchDiscriminator(2 + 3 * condition_GAN, ndf=4, n_layers=2, norm=norm).double()
-    randomise(plain_G, 1)
-    randomise(plain_D, 2)
-    return plain_G, plain_D
-
-
-def our_networks(norm: str, plain_G: nn.Module, plain_D: nn.Module) -> tuple[nn.Module, nn.Module]:
-    G = ResnetGenerator(3, 2, ngf=3, norm=norm, use_dropout=False, n_blocks=2)
-    input_nc = next(plain_D.parameters()).shape[1]
-    D = PatchDiscriminator(input_nc, ndf=4, n_layers=2, norm=norm)
-    return with_the_weights_of(plain_G, G), with_the_weights_of(plain_D, D)
-
-
-def draw_batch(size: int = 16, channels: tuple[int, int] = (3, 2), dtype: torch.dtype = torch.float64):
-    A, B = (torch.rand(2, each, size, size, dtype=dtype) * 2 - 1 for each in channels)
-    return {"A": A, "B": B}
 
 
 def assert_agree(ours: Tensor, plain: Tensor, what: str, floor: float) -> None:
@@ -88,12 +62,13 @@ def compare_steps(
     plain_nets: tuple[nn.Module, nn.Module],
     size: int = 16,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
+    lean: Lean = SAVINGS["all"],
     **options: object,
 ) -> None:
     """Take STEPS steps both ways and compare every loss, and at the end every weight and running statistic."""
     (G, D), (plain_G, plain_D) = nets, plain_nets
     given = {} if optimizer is None else {"optimizer_G": optimizer(G), "optimizer_D": optimizer(D)}
-    step = Pix2PixStep(G, D, seed=4, **given, **options)
+    step = Pix2PixStep(G, D, seed=4, lean=lean, **given, **options)
     plain_optimizers = [(optimizer or adam)(net) for net in plain_nets]
     generator = torch.Generator().manual_seed(4)
     before = [parameter.clone() for parameter in plain_G.parameters()]
@@ -114,17 +89,30 @@ def compare_steps(
 # --- equal to the specification -----------------------------------------------------------------------------
 
 
+@every_saving
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
 @pytest.mark.parametrize("gan_mode", ["vanilla", "lsgan", "hinge", "wgangp"])
-def test_three_steps_equal_three_steps_of_the_plain_procedure(gan_mode: str, norm: str) -> None:
+def test_three_steps_equal_three_steps_of_the_plain_procedure(gan_mode: str, norm: str, lean: Lean) -> None:
     plain = plain_networks(norm)
-    compare_steps(our_networks(norm, *plain), plain, gan_mode=gan_mode)
+    compare_steps(our_networks(norm, *plain), plain, lean=lean, gan_mode=gan_mode)
 
 
+@every_saving
 @pytest.mark.parametrize("options", ABLATIONS.values(), ids=ABLATIONS.keys())
-def test_every_ablation_equals_the_plain_procedure(options: dict[str, object]) -> None:
+def test_every_ablation_equals_the_plain_procedure(options: dict[str, object], lean: Lean) -> None:
     plain = plain_networks("batch", bool(options.get("condition_GAN", True)))
-    compare_steps(our_networks("batch", *plain), plain, **options)
+    compare_steps(our_networks("batch", *plain), plain, lean=lean, **options)
+
+
+@every_saving
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+def test_the_discriminator_of_pixels_equals_the_plain_one(norm: str, lean: Lean) -> None:
+    plain_G, _ = plain_networks(norm)
+    plain_D = PlainPixelDiscriminator(5, ndf=4, norm=norm).double()
+    randomise(plain_D, 2)
+    G, _ = our_networks(norm, *plain_networks(norm))
+    D = with_the_weights_of(plain_D, PixelDiscriminator(5, ndf=4, norm=norm))
+    compare_steps((G, D), (plain_G, plain_D), lean=lean)
 
 
 def test_given_optimisers_are_used_and_see_the_halved_loss_of_D() -> None:

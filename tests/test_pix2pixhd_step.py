@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 from pix2pixhd_case import LABELS, SIZE, Setting, draw_batch
-from plain_pix2pixhd import PlainVGG19
 from torch import Tensor
 
+from benchmarks.plain.pix2pixhd import PlainVGG19
 from torchp2p.train import ImagePool
 
 STEPS = 3

@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 from pix2pixhd_case import LABELS, SIZE, Setting, draw_batch
-from plain_pix2pixhd import plain_edges, plain_one_hot
 from torch import Tensor, nn
 
+from benchmarks.plain.steps import plain_edges, plain_one_hot
 from torchp2p.models import LabelMap
 from torchp2p.train import Lean, Pix2PixHDStep
 
@@ -127,7 +127,7 @@ def test_a_plain_G_is_shown_one_hot_labels_edges_and_features() -> None:
 
 def test_a_frozen_global_part_gets_no_gradient_and_builds_no_graph() -> None:
     setting = Setting("local1")
-    step = setting.step(fix_global=True)
+    step = setting.step(fix_global=True, lean=Lean(step_in_backward=False))
     seen = []
     setting.ours["G"].model.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
     step(draw_batch())

@@ -8,9 +8,10 @@ import re
 
 import pytest
 import torch
-from plain_pix2pix import PlainPatchDiscriminator, PlainResnet, PlainUnet, randomise
+from network_testing import randomise
 from torch import nn
 
+from benchmarks.plain.pix2pix import PlainPatchDiscriminator, PlainResnet, PlainUnet
 from torchp2p.models import (
     PatchDiscriminator,
     PixelDiscriminator,

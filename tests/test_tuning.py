@@ -195,6 +195,28 @@ def test_with_tuning_off_tables_are_read(block, monkeypatch):
     assert block(defer=True).mean is not None  # the fused convolution hands statistics on
 
 
+@pytest.fixture
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_where_torch_is_to_be_deterministic_nothing_is_measured(block, monkeypatch, deterministic):
+    measured = timer(monkeypatch, FUSED_WINS)
+    assert torch.equal(block(), block(algorithm="vendor"))
+    assert measured == []
+
+
+def test_where_torch_is_to_be_deterministic_only_what_is_shipped_counts(folder, tmp_path, monkeypatch, deterministic):
+    monkeypatch.setattr(_tuning, "SHIPPED", tmp_path / "shipped")
+    _tuning.write(tmp_path / "shipped" / NAME, {"shipped": ROW})
+    _tuning.remember(CPU, "measured", ROW)
+    forget()
+    assert _tuning.find(CPU, "shipped") == ROW
+    assert _tuning.find(CPU, "measured") is None
+
+
 def test_nothing_is_measured_while_a_cuda_graph_is_captured(block, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     measured = timer(monkeypatch, FUSED_WINS)

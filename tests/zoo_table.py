@@ -6,15 +6,22 @@ Run it on a machine that does nothing else: time is measured.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # as a script: benchmarks stand beside tests
+
 from zoo import ZOO
 
+from benchmarks import machine
 from torchp2p import verify
 
 
 def main(width: int = 32, scale: int = 4, repeats: int = 5) -> None:
-    """A Markdown table; a network that fails is named so."""
+    """The machine, the call, and a Markdown table; a network that fails is named so."""
+    where = f"{machine.cpu_name(torch.get_num_threads())}, torch {torch.__version__}, commit {machine.commit()}"
+    print(f"{where}: python tests/zoo_table.py {width} {scale} {repeats}\n")
     print("| network | inputs | runs | checks | times as fast | of the memory |")
     print("|---|---|---:|---|---:|---:|")
     for name, exhibit in ZOO.items():

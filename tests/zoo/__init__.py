@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from plain_pix2pix import PlainPatchDiscriminator, PlainResnet, PlainUnet
-from plain_pix2pixhd import PlainEncoder, PlainGlobal, PlainLocal, PlainMultiscale
 from torch import Tensor, nn
 
+from benchmarks.plain.pix2pix import PlainPatchDiscriminator, PlainResnet, PlainUnet
+from benchmarks.plain.pix2pixhd import PlainEncoder, PlainGlobal, PlainLocal, PlainMultiscale
 from zoo.dcgan import DCGANDiscriminator, DCGANGenerator
 from zoo.nnunet import PlainConvUNet
 from zoo.spade import SpadeDiscriminator, SpadeLike, one_hot_labels

@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Callable
 
 COMMANDS = {
     "train": "train a network on paired images, or continue a training",
@@ -16,6 +17,7 @@ COMMANDS = {
     "export": "write a generator as ONNX or torch.export, and try what was written",
     "data": "make side-by-side pairs, check a dataset, draw the demo set",
     "verify": "hold a fused network against the original and certify that nothing changed",
+    "bench": "measure ops or whole training steps against eager PyTorch and torch.compile",
     "doctor": "show which backend runs each op here, and why not the others",
 }
 
@@ -45,20 +47,28 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(command: str, arguments: list[str]) -> int:
+    def work() -> int:
+        status: int = importlib.import_module(f"torchp2p.cli.{command}").run(arguments)
+        return status
+
+    return in_one_sentence(f"torchp2p {command}", work)
+
+
+def in_one_sentence(who: str, work: Callable[[], int]) -> int:
+    """Do ``work`` and return its exit status; for what users can mend 1 or 2, after a sentence on standard error."""
     from torchp2p.cli.parsing import UsageError
     from torchp2p.ops import BackendUnavailableError
     from torchp2p.train import ConfigError
 
     try:
-        status: int = importlib.import_module(f"torchp2p.cli.{command}").run(arguments)
-        return status
+        return work()
     except (UsageError, ConfigError) as error:
-        return _complain(f"torchp2p {command}", str(error), 2, error)
+        return _complain(who, str(error), 2, error)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError, BackendUnavailableError) as error:
         # The classes that the package raises for what a user can mend; anything else is a fault of ours.
-        return _complain(f"torchp2p {command}", _sentence(error), 1, error)
+        return _complain(who, _sentence(error), 1, error)
     except KeyboardInterrupt:
-        return _complain(f"torchp2p {command}", "interrupted", 130)
+        return _complain(who, "interrupted", 130)
 
 
 def _sentence(error: BaseException) -> str:

@@ -104,7 +104,7 @@ def _with_bare_switches(parser: ArgumentParser, arguments: Sequence[str]) -> lis
     switches = {
         flag
         for action in parser._actions
-        if getattr(action, "_typehint", None) is bool or getattr(action, "type", None) is bool
+        if getattr(action, "_typehint", None) in (bool, bool | None) or getattr(action, "type", None) is bool
         for flag in action.option_strings
     }
     given = []

@@ -21,6 +21,7 @@ from torchp2p.models.local_enhancer import LocalEnhancer
 from torchp2p.models.multiscale_discriminator import MultiscaleDiscriminator
 from torchp2p.models.padding import run_padded
 from torchp2p.models.pretrain import load_pretrain
+from torchp2p.models.recompute import recompute
 from torchp2p.models.resnet import ResnetGenerator, resnet_6blocks, resnet_9blocks
 from torchp2p.models.state_dicts import (
     Report,
@@ -65,6 +66,7 @@ __all__ = [
     "load_state_dict_compatible",
     "load_weights",
     "read_checkpoint",
+    "recompute",
     "resnet_6blocks",
     "resnet_9blocks",
     "run_encoder",

@@ -6,14 +6,75 @@ for a conditional discriminator those of the input image plus those of the outpu
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from torchp2p.models.initialise import init_weights
 from torchp2p.models.layers import require_positive, sequential, uses_bias
+from torchp2p.models.shared import Shared, convolved_part
 from torchp2p.nn import NormAct
+from torchp2p.nn.conv_norm_act import has_hooks
 
 
-class PatchDiscriminator(nn.Module):
+class ConditionalDiscriminator(nn.Module):
+    """What both have in common: layers that begin with a convolution, of an input image and then an output image.
+
+    Args:
+        name: that the names of all parameters begin with.
+        layers: by their index in the original layout.
+    """
+
+    def __init__(self, name: str, layers: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.add_module(name, sequential(layers))
+        init_weights(self)
+
+    def forward(self, x: Tensor, shared: Shared | None = None) -> Tensor:
+        """Judge the images; shapes as the class says.
+
+        Args:
+            x: all channels, or with ``shared`` the ones behind those that it was made of; then there may be several
+                batches of them, one behind the other, each beside the same input images.
+            shared: what ``share`` returned; None for nothing.
+        """
+        layers = self._layers()
+        result: Tensor
+        if shared is None:
+            result = layers(x)
+            return result
+        (response,) = shared.responses
+        own = convolved_part(layers[0], x, slice(shared.channels, None))
+        if 1 < len(response) < len(own):  # one sample goes to any number of them by itself
+            response = response.repeat(len(own) // len(response), 1, 1, 1)
+        result = layers[1:](own + response)
+        return result
+
+    def share(self, x: Tensor) -> Shared:
+        """What the first convolution makes of the channels that several images have in front of their own.
+
+        ``D(image, D.share(A))`` is ``D(cat((A, image), 1))``, a convolution being linear. A is then convolved once for
+        the real image and the fake, and no gradient is taken of it for that of the fake.
+
+        Args:
+            x: (N, C, H, W), the first C of the ``input_nc`` channels.
+        """
+        return Shared(x.shape[1], [convolved_part(self._layers()[0], x, slice(x.shape[1]), bias=True)])
+
+    @property
+    def is_as_built(self) -> bool:
+        """Whether nothing that may want to see each image alone was added: a hook, a parametrisation, another layer."""
+        if type(self) not in (PatchDiscriminator, PixelDiscriminator):
+            return False
+        known = all(type(layer) in (nn.Conv2d, nn.LeakyReLU, NormAct) for layer in self._layers())
+        return known and not any(map(has_hooks, self.modules()))
+
+    def _layers(self) -> nn.Sequential:
+        (layers,) = self.children()
+        return cast(nn.Sequential, layers)
+
+
+class PatchDiscriminator(ConditionalDiscriminator):
     """Convolutions 4x4: ``n_layers`` of stride 2, two of stride 1; each value of the result judges one patch.
 
     Args:
@@ -31,7 +92,6 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, input_nc: int, ndf: int = 64, n_layers: int = 3, norm: str = "batch") -> None:
         require_positive(input_nc=input_nc, ndf=ndf, n_layers=n_layers)
-        super().__init__()
         bias = uses_bias(norm)
         layers: dict[str, nn.Module] = {
             "0": nn.Conv2d(input_nc, ndf, 4, 2, 1),
@@ -45,16 +105,10 @@ class PatchDiscriminator(nn.Module):
             layers[f"{at}"] = nn.Conv2d(before, width, 4, stride, 1, bias=bias)
             layers[f"{at + 1}"] = NormAct(width, norm=norm, act="leaky_relu")
         layers[f"{3 * n_layers + 2}"] = nn.Conv2d(width, 1, 4, 1, 1)
-        self.model = sequential(layers)
-        init_weights(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Judge the images; shapes as the class says."""
-        result: Tensor = self.model(x)
-        return result
+        super().__init__("model", layers)
 
 
-class PixelDiscriminator(nn.Module):
+class PixelDiscriminator(ConditionalDiscriminator):
     """Three 1x1 convolutions, so that every pixel is judged alone.
 
     Args:
@@ -70,20 +124,12 @@ class PixelDiscriminator(nn.Module):
 
     def __init__(self, input_nc: int, ndf: int = 64, norm: str = "batch") -> None:
         require_positive(input_nc=input_nc, ndf=ndf)
-        super().__init__()
         bias = uses_bias(norm)
-        self.net = sequential(
-            {
-                "0": nn.Conv2d(input_nc, ndf, 1),
-                "1": nn.LeakyReLU(0.2, inplace=True),
-                "2": nn.Conv2d(ndf, 2 * ndf, 1, bias=bias),
-                "3": NormAct(2 * ndf, norm=norm, act="leaky_relu"),
-                "5": nn.Conv2d(2 * ndf, 1, 1, bias=bias),
-            }
-        )
-        init_weights(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Judge the images; shapes as the class says."""
-        result: Tensor = self.net(x)
-        return result
+        layers: dict[str, nn.Module] = {
+            "0": nn.Conv2d(input_nc, ndf, 1),
+            "1": nn.LeakyReLU(0.2, inplace=True),
+            "2": nn.Conv2d(ndf, 2 * ndf, 1, bias=bias),
+            "3": NormAct(2 * ndf, norm=norm, act="leaky_relu"),
+            "5": nn.Conv2d(2 * ndf, 1, 1, bias=bias),
+        }
+        super().__init__("net", layers)

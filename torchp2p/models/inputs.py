@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torchp2p import ops
 from torchp2p.models.pyramid import half, pyramid
+from torchp2p.ops._label_range import assert_on_device, captured
 
 
 def encode_labels(
@@ -19,6 +20,7 @@ def encode_labels(
     *,
     ignored: int | None = None,
     dtype: torch.dtype = torch.float32,
+    layout: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
     """One channel a label, and behind them the edges between instances.
 
@@ -30,7 +32,7 @@ def encode_labels(
         inst: integer ids (N, 1, H, W); None for no edges.
         label_nc: number of labels.
         ignored: an id that is no label, and 0 in every channel; None for none.
-        dtype: of the result.
+        dtype, layout: of the result; contiguous or channels_last.
 
     Returns:
         (N, label_nc or C, plus 1 with edges, H, W).
@@ -40,9 +42,9 @@ def encode_labels(
         ValueError: a shape that does not fit, or an id out of range, which is named with its place.
     """
     if label_nc:
-        return LabelMap(label, inst, label_nc, ignored=ignored, dtype=dtype).tensor()
+        return LabelMap(label, inst, label_nc, ignored=ignored, dtype=dtype, layout=layout).tensor()
     channels = label.to(dtype)
-    return channels if inst is None else torch.cat((channels, _edges(label, inst, dtype)), 1)
+    return channels if inst is None else _joined([channels, _edges(label, inst, dtype)], layout)
 
 
 class LabelMap:
@@ -53,7 +55,7 @@ class LabelMap:
     where a coarser level of the image pyramid is looked at are one-hot channels made, once for all who look.
 
     Args:
-        label, inst, label_nc, ignored, dtype: as ``encode_labels`` takes them, ``label_nc`` at least 1.
+        label, inst, label_nc, ignored, dtype, layout: as ``encode_labels`` takes them, ``label_nc`` at least 1.
 
     Raises:
         TypeError, ValueError: as ``encode_labels``.
@@ -67,9 +69,11 @@ class LabelMap:
         *,
         ignored: int | None = None,
         dtype: torch.dtype = torch.float32,
+        layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
         _check_ids(label, label_nc, ignored)
-        self.label, self.label_nc, self.ignored, self.dtype = label, label_nc, ignored, dtype
+        self.label, self.label_nc, self.ignored = label, label_nc, ignored
+        self.dtype, self.layout = dtype, layout
         self.edges = None if inst is None else _edges(label, inst, dtype)
         self.features: Tensor | None = None
         self._coarser: list[Tensor] = []  # labels and edges, halved once, twice, ...
@@ -87,8 +91,7 @@ class LabelMap:
 
     def tensor(self) -> Tensor:
         """(N, channels, H, W): one-hot labels, edges and features."""
-        parts = [self._one_hot(), *self._dense()]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+        return _joined([self._one_hot(), *self._dense()], self.layout)
 
     def pyramid(self, levels: int) -> list[Any]:
         """This map, and ``levels - 1`` times the half of ``tensor()``, the finest first."""
@@ -97,7 +100,7 @@ class LabelMap:
         coarser = self._coarser[: levels - 1]
         if self.features is not None:
             features = pyramid(self.features, levels)[1:]
-            coarser = [torch.cat(pair, 1) for pair in zip(coarser, features, strict=True)]
+            coarser = [_joined(list(pair), self.layout) for pair in zip(coarser, features, strict=True)]
         return [self, *coarser]
 
     def convolved(self, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, pad_mode: str) -> Tensor:
@@ -113,8 +116,8 @@ class LabelMap:
             )
         dense = self._dense()
         return ops.label_conv2d(
-            self.label, weight, bias, dense=torch.cat(dense, 1) if dense else None, stride=stride, padding=padding,
-            pad_mode=pad_mode, ignore_out_of_range=self.ignored is not None,
+            self.label, weight, bias, dense=_joined(dense, self.layout) if dense else None, stride=stride,
+            padding=padding, pad_mode=pad_mode, ignore_out_of_range=self.ignored is not None,
         )  # fmt: skip
 
     def _dense(self) -> list[Tensor]:
@@ -122,7 +125,8 @@ class LabelMap:
 
     def _one_hot(self) -> Tensor:
         label = self.label.long()
-        found = torch.zeros(len(label), self.label_nc, *label.shape[2:], dtype=self.dtype, device=label.device)
+        shape = (len(label), self.label_nc, *label.shape[2:])
+        found = torch.empty(shape, dtype=self.dtype, device=label.device, memory_format=self.layout).zero_()
         if self.ignored is None:
             return found.scatter_(1, label, 1)
         return found.scatter_(1, label.clamp(0, self.label_nc - 1), (label != self.ignored).to(self.dtype))
@@ -147,12 +151,24 @@ def _check_ids(label: Tensor, label_nc: int, ignored: int | None) -> None:
     outside = (ids < 0) | (ids >= label_nc)
     if ignored is not None:
         outside &= ids != ignored
+    if captured(label):
+        assert_on_device(~outside.any(), label_nc)
+        return
     if outside.any():
         sample, _, row, column = outside.nonzero()[0].tolist()
         raise ValueError(
             f"label must be ids 0..{label_nc - 1} (label_nc {label_nc}), got {ids[sample, 0, row, column]} "
             f"in sample {sample} at row {row}, column {column}"
         )
+
+
+def _joined(parts: list[Tensor], layout: torch.memory_format) -> Tensor:
+    """``torch.cat(parts, 1)`` in a layout that the parts, of which some have one channel, do not tell."""
+    if len(parts) == 1:
+        return parts[0]
+    if layout == torch.channels_last:
+        return torch.cat([part.permute(0, 2, 3, 1) for part in parts], 3).permute(0, 3, 1, 2)
+    return torch.cat(parts, 1)
 
 
 def _edges(label: Tensor, inst: Tensor, dtype: torch.dtype) -> Tensor:

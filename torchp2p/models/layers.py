@@ -120,7 +120,8 @@ class ResidualBlock(nn.Module):
 
         With ``defer`` that last pass is left to whoever reads the result.
         """
-        conv1, norm1, *dropout, conv2, norm2 = list[Any](self.conv_block)
+        layers: list[Any] = list(self.conv_block)
+        conv1, norm1, *dropout, conv2, norm2 = layers
         # Dropout comes before the second pad (the border must mirror what was dropped), so it needs the
         # activation; without it the activation is made on the way into the second convolution.
         h: Any = chained(conv1, norm1, x, pad_mode=self.pad_mode, padding=1, defer=not dropout)

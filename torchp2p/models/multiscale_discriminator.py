@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from typing import cast
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchp2p.models.hd_layers import NORMS
@@ -12,6 +11,7 @@ from torchp2p.models.initialise import init_weights
 from torchp2p.models.inputs import LabelMap, pyramid_of
 from torchp2p.models.layers import Layers, require_choice, require_positive, sequential
 from torchp2p.models.pyramid import pyramid
+from torchp2p.models.shared import Shared, convolved_part
 from torchp2p.nn import NormAct
 
 MAX_WIDTH = 512
@@ -75,7 +75,7 @@ class MultiscaleDiscriminator(nn.Module):
             if shared is None:
                 found = [first(level)]
             else:
-                response = shared.responses[place] + _convolved(first[0], level, slice(shared.channels, None))
+                response = shared.responses[place] + convolved_part(first[0], level, slice(shared.channels, None))
                 found = [first[1:](response)]
             for layer in rest:
                 found.append(layer(found[-1]))
@@ -94,7 +94,7 @@ class MultiscaleDiscriminator(nn.Module):
         convs = [self._layers(scale)[0][0] for scale in reversed(range(self.num_D))]
         channels = x.channels if isinstance(x, LabelMap) else x.shape[1]
         responses = [
-            _convolved(conv, level, slice(channels), bias=True)
+            convolved_part(conv, level, slice(channels), bias=True)
             for conv, level in zip(convs, pyramid_of(x, self.num_D), strict=True)
         ]
         return Shared(channels, responses)
@@ -105,26 +105,6 @@ class MultiscaleDiscriminator(nn.Module):
         if self.get_interm_feat:
             names = [f"scale{scale}_layer{layer}" for layer in range(self.n_layers + 2)]
         return [cast(nn.Sequential, self.get_submodule(name)) for name in names]
-
-
-class Shared(NamedTuple):
-    """Channels that several images have in common, as the first convolutions respond to them.
-
-    Attributes:
-        channels: how many.
-        responses: one for each scale, the full size first.
-    """
-
-    channels: int
-    responses: list[Tensor]
-
-
-def _convolved(conv: Any, x: Tensor | LabelMap, channels: slice, bias: bool = False) -> Tensor:
-    """What ``conv`` makes of some of its input channels, where the others are 0."""
-    weights = conv.weight[:, channels], conv.bias if bias else None
-    if isinstance(x, LabelMap):
-        return x.convolved(*weights, conv.stride, conv.padding, "zeros")
-    return F.conv2d(x, *weights, conv.stride, conv.padding)
 
 
 def _groups(input_nc: int, ndf: int, n_layers: int, norm: str) -> list[list[nn.Module]]:

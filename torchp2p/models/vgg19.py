@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import cast
 from urllib.error import URLError
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchp2p.models.layers import sequential
+from torchp2p.models.recompute import recomputes, run_stretch
 from torchp2p.models.state_dicts import load_state_dict_compatible, load_weights
 from torchp2p.nn.conv_norm_act import convolved
 
@@ -58,14 +60,11 @@ class VGG19Features(nn.Module):
     def forward(self, x: Tensor) -> list[Tensor]:
         """The five maps; shapes as the class says."""
         found: list[Tensor] = []
-        for names in self._stages:
-            if found:
-                x = F.max_pool2d(x, 2)
-            for name in names:
-                # In place: the convolution does not need its output, so one tensor a layer is kept.
-                x = F.relu(convolved(cast(nn.Conv2d, self.features.get_submodule(name)), x), inplace=True)
-                if name == names[0]:
-                    found.append(x)
+        for before, names in zip(([], *self._stages), self._stages, strict=False):
+            # From one map to the next: what is left of the stage before, a pooling, and the first convolution.
+            layers = [cast(nn.Conv2d, self.features.get_submodule(name)) for name in (*before[1:], names[0])]
+            x = run_stretch(partial(_stage, layers), x, layers) if recomputes() else _stage(layers, x)
+            found.append(x)
         return found
 
     def _load(self, path: Path) -> None:
@@ -74,6 +73,16 @@ class VGG19Features(nn.Module):
             load_state_dict_compatible(self, {name: given[name] for name in self.state_dict() if name in given})
         except ValueError as error:
             raise ValueError(f"weights file {path} is not that of torchvision's vgg19: {error}") from error
+
+
+def _stage(layers: list[nn.Conv2d], x: Tensor) -> Tensor:
+    """Convolutions with their ReLUs, and the pooling before the last of several."""
+    for conv in layers:
+        if conv is layers[-1] and len(layers) > 1:
+            x = F.max_pool2d(x, 2)
+        # In place: the convolution does not need its output, so one tensor a layer is kept.
+        x = F.relu(convolved(conv, x), inplace=True)
+    return x
 
 
 def download_vgg19_weights(

@@ -6,7 +6,7 @@ from torchp2p.nn.gan_loss import GANLoss
 from torchp2p.nn.instance_avg_pool import InstanceAvgPool2d
 from torchp2p.nn.instance_edges import InstanceEdges
 from torchp2p.nn.label_conv2d import LabelConv2d
-from torchp2p.nn.norm_act import NormAct
+from torchp2p.nn.norm_act import NormAct, separate_statistics
 
 __all__ = [
     "ConvNormAct",
@@ -17,4 +17,5 @@ __all__ = [
     "InstanceEdges",
     "LabelConv2d",
     "NormAct",
+    "separate_statistics",
 ]

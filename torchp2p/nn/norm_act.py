@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -30,6 +32,7 @@ class NormAct(nn.Module):
     """
 
     _version = 2  # as BatchNorm2d: from version 2 on, num_batches_tracked is part of the state
+    stat_groups = 1  # changed by ``separate_statistics`` alone
 
     def __init__(
         self,
@@ -98,7 +101,7 @@ class NormAct(nn.Module):
         """Count the batch, in training with running statistics, and return what the op is told about the norm."""
         momentum = 0.0 if self.momentum is None else self.momentum
         if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+            self.num_batches_tracked.add_(self.stat_groups)
             if self.momentum is None:
                 momentum = 1.0 / float(self.num_batches_tracked)
         return {
@@ -112,6 +115,7 @@ class NormAct(nn.Module):
             "eps": self.eps,
             "act": self.act,
             "slope": self.slope,
+            "stat_groups": self.stat_groups,
         }
 
     @property
@@ -142,3 +146,29 @@ class NormAct(nn.Module):
         if self.norm != "none":
             parts.append(f"affine={self.affine}, track_running_stats={self.track_running_stats}")
         return ", ".join(parts)
+
+
+@contextlib.contextmanager
+def separate_statistics(net: nn.Module, groups: int) -> Iterator[None]:
+    """Within this context batch norm in ``net`` takes statistics of each of ``groups`` equal parts of a batch.
+
+    ``net(torch.cat((fake, real)))`` is then ``net(fake)`` and ``net(real)`` in one go, running statistics included:
+    they are updated part by part, in this order.
+
+    Args:
+        net: its NormAct layers are meant; batch norm of torch's own knows no groups.
+        groups: must divide the samples of every batch.
+
+    Raises:
+        ValueError: running statistics of ``net`` are cumulative averages (``momentum=None``), which count batches.
+    """
+    norms = [layer for layer in net.modules() if isinstance(layer, NormAct) and layer.norm == "batch"]
+    if groups > 1 and any(norm.track_running_stats and norm.momentum is None for norm in norms):
+        raise ValueError("net must not have momentum None, the cumulative average, for statistics of several groups")
+    try:
+        for norm in norms:
+            norm.stat_groups = groups
+        yield
+    finally:
+        for norm in norms:
+            norm.stat_groups = 1

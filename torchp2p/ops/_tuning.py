@@ -4,7 +4,8 @@ A table is a JSON file ``<gpu>.json``: ``{"format": 1, "rows": {key: row}}``. Th
 measured by the project; what this machine measures is kept in ``$XDG_CACHE_HOME/torchp2p/tuning`` (``~/.cache`` where
 that is not set) and goes before them. A row says which ``algorithm`` was faster, how many ``milliseconds`` each took
 for forward and backward, and the ``tiles`` of the fused one: of ``forward``, ``data`` and ``weight`` five numbers each.
-``TORCHP2P_TUNE=0`` turns measuring off; tables are read all the same.
+``TORCHP2P_TUNE=0`` turns measuring off; tables are read all the same. Where torch is told to be deterministic only the
+shipped tables count: another measurement might find another algorithm the faster.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ SHIPPED = Path(__file__).parent / "tuning"
 
 def enabled() -> bool:
     """Whether a shape that no table has may be measured."""
-    return os.environ.get("TORCHP2P_TUNE", "1") != "0"
+    return os.environ.get("TORCHP2P_TUNE", "1") != "0" and not torch.are_deterministic_algorithms_enabled()
 
 
 def key_of(
@@ -56,7 +57,8 @@ def key_of(
 
 def find(device: torch.device, key: str) -> Row | None:
     """The row of ``key``, if there is one."""
-    return _table(_name(device), cache_folder()).get(key)
+    found = SHIPPED if torch.are_deterministic_algorithms_enabled() else cache_folder()
+    return _table(_name(device), found).get(key)
 
 
 def remember(device: torch.device, key: str, row: Row) -> None:

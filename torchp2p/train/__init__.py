@@ -1,6 +1,7 @@
 """Training: the step, usable alone, and the trainer around it."""
 
 from torchp2p.train.config import TrainConfig
+from torchp2p.train.graphed import GraphedStep
 from torchp2p.train.hd_config import HDTrainConfig
 from torchp2p.train.lean import Lean
 from torchp2p.train.pix2pix_recipe import build_step
@@ -17,6 +18,7 @@ __all__ = [
     "PRESETS",
     "CheckpointError",
     "ConfigError",
+    "GraphedStep",
     "HDTrainConfig",
     "ImagePool",
     "Lean",

@@ -54,6 +54,8 @@ class HDTrainConfig(RunConfig):
         niter: epochs at the full learning rate.
         niter_decay: epochs over which it falls.
         precision: float32, bfloat16 or float16.
+        recompute: make activations again in the backward pass instead of keeping them.
+        bf16_state: keep the moments of Adam in bfloat16.
         max_skipped: steps in a row with a loss that is not finite before the training stops.
     """
 
@@ -98,6 +100,8 @@ class HDTrainConfig(RunConfig):
     niter: int = 100
     niter_decay: int = 100
     precision: str = "float32"
+    recompute: bool = False
+    bf16_state: bool = False
     max_skipped: int = 10
 
     CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -119,7 +123,7 @@ class HDTrainConfig(RunConfig):
     )  # fmt: skip
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
         *RunConfig.FREE_ON_RESUME, "niter", "niter_decay", "cache_mb", "vgg_weights", "n_clusters", "max_skipped",
-        "coarse_to_fine", "niter_global", "niter_decay_global",
+        "coarse_to_fine", "niter_global", "niter_decay_global", "recompute",
     )  # fmt: skip
 
     def _check_together(self) -> None:

@@ -10,7 +10,10 @@ from torch import Tensor
 
 from torchp2p.data import PairedDataset, build_dataset
 from torchp2p.models import define_D, generator_from_config, run_generator
+from torchp2p.train.compiled import compile_networks
 from torchp2p.train.config import TrainConfig
+from torchp2p.train.layout import images_in, placed
+from torchp2p.train.lean import Lean
 from torchp2p.train.pix2pix_step import Pix2PixStep
 from torchp2p.train.recipe import STILLS_SEED, GeneratorState, Picture, Recipe
 
@@ -28,15 +31,21 @@ class Pix2PixRecipe(Recipe[TrainConfig]):
         """Make the step, from nothing."""
         self._step = build_step(self.config)
         self.networks = {"G": self._step.G} if self._step.D is None else {"G": self._step.G, "D": self._step.D}
-        return []
+        self._take = self.graph(self._step)
+        return compile_networks(self.networks.values(), self.device) if self.config.compile else []
 
     def begin_epoch(self, epoch: int) -> None:
         """Set the learning rate."""
         self._step.set_lr(self.config.lr_in_epoch(epoch))
 
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """One iteration on ``{"A": ..., "B": ...}``."""
-        return self._step({key: batch[key].to(self.device, non_blocking=True) for key in ("A", "B")})
+    def to_device(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """``{"A": ..., "B": ...}``."""
+        moved = {key: batch[key].to(self.device, non_blocking=True) for key in ("A", "B")}
+        return images_in(self.config.layout(), moved)
+
+    def step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One iteration."""
+        return self._take(batch)
 
     def shown(self, batch: Mapping[str, Any]) -> dict[str, Picture]:
         """real_A, fake_B and real_B."""
@@ -64,11 +73,11 @@ class Pix2PixRecipe(Recipe[TrainConfig]):
         return {"pool": self._step.pool, "penalty_rng": GeneratorState(self._step.penalty_generator)}
 
 
-def build_step(config: TrainConfig) -> Pix2PixStep:
+def build_step(config: TrainConfig, *, lean: Lean = Lean()) -> Pix2PixStep:
     """Networks, optimisers and losses as the configuration says, seeded, on its device."""
     torch.manual_seed(config.seed)
-    device = config.torch_device()
-    G = generator_from_config(config.as_dict()).to(device)
+    device, layout = config.torch_device(), config.layout()
+    G = placed(generator_from_config(config.as_dict()), device, layout)
     D = None
     if config.use_GAN:
         channels = config.output_nc + (config.input_nc if config.condition_GAN else 0)
@@ -80,7 +89,8 @@ def build_step(config: TrainConfig) -> Pix2PixStep:
             config.norm,
             config.init_type,
             config.init_gain,
-        ).to(device)
+        )
+        D = placed(D, device, layout)
     return Pix2PixStep(
         G,
         D,
@@ -94,5 +104,6 @@ def build_step(config: TrainConfig) -> Pix2PixStep:
         pool_size=config.pool_size,
         lr=config.lr,
         beta1=config.beta1,
+        lean=lean,
         seed=config.seed,
     )

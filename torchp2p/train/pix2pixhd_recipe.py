@@ -20,7 +20,11 @@ from torchp2p.models import (
     synthesize,
 )
 from torchp2p.models.padding import reflected_to_multiple
+from torchp2p.train.capturable import networks_of
+from torchp2p.train.compiled import compile_networks
 from torchp2p.train.hd_config import HDTrainConfig
+from torchp2p.train.layout import images_in, placed
+from torchp2p.train.lean import Lean
 from torchp2p.train.pix2pixhd_step import Pix2PixHDStep
 from torchp2p.train.recipe import Picture, Recipe
 
@@ -43,6 +47,9 @@ class Pix2PixHDRecipe(Recipe[HDTrainConfig]):
         self.networks = build_hd_networks(config)
         notes = [] if resuming or not config.load_pretrain else self._pretrain()
         self._step = build_hd_step(config, self.networks)
+        self._take = self.graph(self._step)
+        if config.compile:
+            notes += compile_networks(networks_of(self._step).values(), self.device)
         if config.cache_mb:
             self.dataset.preload()
         return notes
@@ -59,13 +66,26 @@ class Pix2PixHDRecipe(Recipe[HDTrainConfig]):
             self._step.release_global()
         self._step.set_lr(self.config.lr_in_epoch(epoch))
 
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """One iteration on a batch of the small integers that the loader makes."""
-        shown = self._on_device(batch)
+    def to_device(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The small integers that the loader makes are copied, then padded and expanded."""
+        multiple = self.config.size_multiple
+        tensors = {part: value for part, value in batch.items() if isinstance(value, Tensor)}
+        height, width = tensors["label"].shape[2:]
+        if (height % multiple or width % multiple) and (height, width) not in self._padded:
+            self._padded.add((height, width))
+            _logger.warning(
+                "images of %dx%d (height x width) are padded by reflection to multiples of %d", height, width, multiple
+            )
+        moved = {part: value.to(self.device, non_blocking=True) for part, value in tensors.items()}
+        padded = {part: reflected_to_multiple(value, multiple) for part, value in moved.items()}
+        return images_in(self.config.layout(), to_step_batch(padded, self.device))
+
+    def step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One iteration."""
         try:
-            return self._step(shown)
+            return self._take(batch)
         except ValueError as error:  # the networks speak of their layers; what the user chose is the size
-            height, width = shown["label"].shape[2:]
+            height, width = batch["label"].shape[2:]
             raise ValueError(f"images of {height}x{width} (height x width) cannot be trained on: {error}") from error
 
     def shown(self, batch: Mapping[str, Any]) -> dict[str, Picture]:
@@ -100,18 +120,6 @@ class Pix2PixHDRecipe(Recipe[HDTrainConfig]):
         ids = batch["label" if self.config.label_feat else "inst"]
         return run_encoder(self.networks["E"], batch["image"], ids)
 
-    def _on_device(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        multiple = self.config.size_multiple
-        tensors = {part: value for part, value in batch.items() if isinstance(value, Tensor)}
-        height, width = tensors["label"].shape[2:]
-        if (height % multiple or width % multiple) and (height, width) not in self._padded:
-            self._padded.add((height, width))
-            _logger.warning(
-                "images of %dx%d (height x width) are padded by reflection to multiples of %d", height, width, multiple
-            )
-        padded = {part: reflected_to_multiple(value, multiple) for part, value in tensors.items()}
-        return to_step_batch(padded, self.device)
-
     def _pictures(self, sample: Mapping[str, Tensor], fake: Tensor) -> dict[str, Picture]:
         label, real = self.dataset.pictures({**sample, "name": ""})  # type: ignore[typeddict-item]
         height, width = label.shape[:2]
@@ -131,11 +139,16 @@ def build_hd_networks(config: HDTrainConfig) -> dict[str, nn.Module]:
     }  # fmt: skip
     if config.keeps_encoder:
         networks["E"] = encoder_from_config(config.as_dict())
-    return {name: net.to(config.torch_device()) for name, net in networks.items()}
+    return {name: placed(net, config.torch_device(), config.layout()) for name, net in networks.items()}
 
 
-def build_hd_step(config: HDTrainConfig, networks: Mapping[str, nn.Module]) -> Pix2PixHDStep:
+def build_hd_step(
+    config: HDTrainConfig, networks: Mapping[str, nn.Module], *, lean: Lean | None = None
+) -> Pix2PixHDStep:
     """Optimisers and losses as the configuration says, around networks of ``build_hd_networks``.
+
+    Args:
+        lean: the savings, in place of those that the configuration asks for.
 
     Raises:
         FileNotFoundError, ValueError: of the weights of VGG.
@@ -147,6 +160,8 @@ def build_hd_step(config: HDTrainConfig, networks: Mapping[str, nn.Module]) -> P
         no_instance=config.no_instance, label_feat=config.label_feat,
         gan_mode=config.gan_mode, n_layers_D=config.n_layers_D, num_D=config.num_D, lambda_feat=config.lambda_feat,
         no_ganFeat_loss=config.no_ganFeat_loss, no_vgg_loss=config.no_vgg_loss,
-        vgg=None if vgg is None else vgg.to(config.torch_device()), pool_size=config.pool_size, lr=config.lr,
+        vgg=None if vgg is None else placed(vgg, config.torch_device(), config.layout()),
+        pool_size=config.pool_size, lr=config.lr,
         beta1=config.beta1, fix_global=config.niter_fix_global > 0, max_skipped=config.max_skipped, seed=config.seed,
+        lean=lean or Lean(recompute=config.recompute, bf16_state=config.bf16_state),
     )  # fmt: skip

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from types import NoneType
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from torchp2p import ops
-from torchp2p.models import GlobalGenerator, LabelMap, LocalEnhancer, MultiscaleDiscriminator, encode_labels
+from torchp2p.models import (
+    GlobalGenerator,
+    InstanceEncoder,
+    LabelMap,
+    LocalEnhancer,
+    MultiscaleDiscriminator,
+    encode_labels,
+    recompute,
+)
 from torchp2p.models.inputs import tensor_of
 from torchp2p.nn import FeatureMatchingLoss, GANLoss
+from torchp2p.train.frozen import freeze_all_but_the_outermost_enhancer, trainable
+from torchp2p.train.layout import layout_of
 from torchp2p.train.lean import Lean
 from torchp2p.train.nonfinite import first_nonfinite
-from torchp2p.train.optimisers import adam, set_lr
+from torchp2p.train.optimisers import adam, set_lr, stepping_in_backward
 from torchp2p.train.pool import ImagePool
 from torchp2p.train.precision import PRECISIONS, require_precision
 
@@ -122,11 +132,13 @@ class Pix2PixHDStep:
         )
         self.fix_global = fix_global
         if fix_global:
-            _freeze_all_but_the_outermost_enhancer(G)
-        self.optimizer_G = optimizer_G or adam(self._generating(), self.lr, self.beta1)
-        self.optimizer_D = optimizer_D or adam(D.parameters(), lr, beta1)
+            freeze_all_but_the_outermost_enhancer(G)
+        self._own_optimizer_G = optimizer_G is None
+        self.optimizer_G = optimizer_G or self._adam(trainable(G, E))
+        self.optimizer_D = optimizer_D or self._adam(D.parameters())
         self.fake: Tensor | None = None
         self.skipped = 0
+        self.skipping_on_device: Callable[..., None] | None = None  # (finite, *optimizers): set by GraphedStep
 
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One iteration, on the device of the networks.
@@ -136,7 +148,7 @@ class Pix2PixHDStep:
                 ``inst``, integers (N, 1, H, W), unless ``no_instance``; ``image`` (N, C, H, W) in [-1, 1]; and
                 where features are precomputed ``feat`` (N, feat_num, H, W).
         """
-        with ops.algorithm(self.lean.algorithm):
+        with ops.algorithm(self.lean.algorithm), recompute(self.lean.recompute):
             return self._step(batch)
 
     def _step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -149,10 +161,9 @@ class Pix2PixHDStep:
         found = self._judge_by_vgg(judged, real) | self._judge_by_D(condition, judged, real)
         losses = {name: found[name].detach() for name in LOSSES if name in found}
         if self._all_finite(losses, batch):
-            fake.backward(judged.grad)
-            for scaler, optimizer in ((self.scaler_G, self.optimizer_G), (self.scaler_D, self.optimizer_D)):
-                scaler.step(optimizer)
-                scaler.update()
+            self._learn_from_D(found, judged)
+            del found, condition  # and with them what D kept, which G's backward pass has no use for
+            self._learn_from(fake, judged)
         return losses
 
     def set_lr(self, lr: float) -> None:
@@ -163,17 +174,18 @@ class Pix2PixHDStep:
         """End the phase of ``fix_global``: all of G is trained from now on, by a fresh Adam with the first ``lr``."""
         self.G.requires_grad_(True)
         self.fix_global = False
-        self.optimizer_G = adam(self._generating(), self.lr, self.beta1)
+        self._own_optimizer_G = True
+        self.optimizer_G = self._adam(trainable(self.G, self.E))
 
     # --- forward -------------------------------------------------------------------------------------------
 
     def _condition(self, batch: Mapping[str, Tensor]) -> Tensor | LabelMap:
         """What both G and D are shown of the labels."""
-        inst = None if self.no_instance else _required(batch, "inst")
+        inst, image = None if self.no_instance else _required(batch, "inst"), _required(batch, "image")
         encode = LabelMap if self.label_nc and self.lean.label_conv else encode_labels
         return encode(
-            _required(batch, "label"), inst, self.label_nc, ignored=self.ignored_label,
-            dtype=_required(batch, "image").dtype,
+            _required(batch, "label"), inst, self.label_nc, ignored=self.ignored_label, dtype=image.dtype,
+            layout=layout_of(image),
         )  # fmt: skip
 
     def _generate(self, condition: Tensor | LabelMap, batch: Mapping[str, Tensor]) -> Tensor:
@@ -206,29 +218,28 @@ class Pix2PixHDStep:
         with self.autocast:
             of_fake = self.vgg(judged)
         loss = ops.feature_matching_loss(of_fake, of_real, [self.lambda_feat * weight for weight in VGG_WEIGHTS])
+        del of_fake, of_real  # the loss has what it needs of them
         self.scaler_G.scale(loss).backward(inputs=[judged])
-        return {"G_VGG": loss}
+        return {"G_VGG": loss.detach()}
 
     def _judge_by_D(self, condition: Tensor | LabelMap, judged: Tensor, real: Tensor) -> dict[str, Tensor]:
-        """The losses, once their gradients are in ``judged`` and in the parameters of D."""
-        once = self.lean.judge_once and self.pool.size == 0 and not _has_running_statistics(self.D)
         with self.autocast:
-            if not once:
+            if not self._judges_once:
                 for_D = self.D(self.pool.query(torch.cat((tensor_of(condition), judged), 1)))
             D = self._D_beside(condition)
             of_real = D(real)
             for_G = D(judged)
-        if once:
+        if self._judges_once:
             for_D = for_G
         losses = {"G_GAN": self.gan_loss(for_G, True, for_discriminator=False)}
         if self.feature_loss is not None:
             losses["G_GAN_Feat"] = self.feature_loss(for_G, of_real)
-        loss_G = torch.stack(list(losses.values())).sum()
         losses["D_real"], losses["D_fake"] = self.gan_loss(of_real, True), self.gan_loss(for_D, False)
-        loss_D = 0.5 * (losses["D_fake"] + losses["D_real"])
-        self.scaler_G.scale(loss_G).backward(inputs=[judged], retain_graph=once)
-        self.scaler_D.scale(loss_D).backward(inputs=list(self.D.parameters()))
         return losses
+
+    @property
+    def _judges_once(self) -> bool:
+        return self.lean.judge_once and self.pool.size == 0 and not _has_running_statistics(self.D)
 
     def _D_beside(self, condition: Tensor | LabelMap) -> Callable[[Tensor], Any]:
         """D as a function of the image alone."""
@@ -238,20 +249,57 @@ class Pix2PixHDStep:
         channels = tensor_of(condition)
         return lambda image: self.D(torch.cat((channels, image), 1))
 
+    @property
+    def steps_in_backward(self) -> bool:
+        """Whether G's parameters are stepped one by one, see ``Lean``."""
+        known = isinstance(self.G, (GlobalGenerator, LocalEnhancer)) and isinstance(self.E, (InstanceEncoder, NoneType))
+        decided_later = self.scaler_G.is_enabled() or self.skipping_on_device is not None
+        return self.lean.step_in_backward and self._own_optimizer_G and known and not decided_later
+
+    # --- backward ------------------------------------------------------------------------------------------
+
+    def _learn_from_D(self, losses: Mapping[str, Tensor], judged: Tensor) -> None:
+        """D is stepped; the gradient of its part in G's losses is added to that of ``judged``."""
+        loss_G = torch.stack([losses[name] for name in ("G_GAN", "G_GAN_Feat") if name in losses]).sum()
+        loss_D = 0.5 * (losses["D_fake"] + losses["D_real"])
+        self.scaler_G.scale(loss_G).backward(inputs=[judged], retain_graph=self._judges_once)
+        self.scaler_D.scale(loss_D).backward(inputs=list(self.D.parameters()))
+        self.scaler_D.step(self.optimizer_D)
+        self.scaler_D.update()
+        self.optimizer_D.zero_grad(set_to_none=True)
+
+    def _learn_from(self, fake: Tensor, judged: Tensor) -> None:
+        """G and E are stepped, by the gradient of ``judged``, which all losses have left there."""
+        if self.steps_in_backward:
+            with stepping_in_backward(self.optimizer_G):
+                fake.backward(judged.grad)
+            return
+        fake.backward(judged.grad)
+        self.scaler_G.step(self.optimizer_G)
+        self.scaler_G.update()
+
     # --- losses that are not finite ------------------------------------------------------------------------
 
     def _all_finite(self, losses: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> bool:
         """Whether the step can be taken; raise where too many could not."""
-        if torch.stack(list(losses.values())).isfinite().all():
+        finite = torch.stack(list(losses.values())).isfinite().all()
+        if self.skipping_on_device is not None:  # in a CUDA graph nothing can branch
+            self.skipping_on_device(finite, self.optimizer_G, self.optimizer_D)
+            return True
+        if finite:
             self.skipped = 0
             return True
         self.skipped += 1
         if self.skipped >= self.max_skipped:
-            values = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
-            raise FloatingPointError(
-                f"losses were not finite for {self.skipped} steps in a row ({values}): {self._origin(batch)}"
-            )
+            self.refuse_to_go_on(losses, batch)
         return False
+
+    def refuse_to_go_on(self, losses: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> NoReturn:
+        """Raise FloatingPointError, with the losses and where in a step on ``batch`` the first bad value appears."""
+        values = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
+        raise FloatingPointError(
+            f"losses were not finite for {self.skipped} steps in a row ({values}): {self._origin(batch)}"
+        )
 
     def _origin(self, batch: Mapping[str, Tensor]) -> str:
         """Where the first value that is not finite comes from."""
@@ -274,10 +322,8 @@ class Pix2PixHDStep:
 
     # --- optimisers ----------------------------------------------------------------------------------------
 
-    def _generating(self) -> list[nn.Parameter]:
-        """What is trained by the losses of G: its parameters that are not frozen, and those of E."""
-        networks = [self.G] if self.E is None else [self.G, self.E]
-        return [parameter for net in networks for parameter in net.parameters() if parameter.requires_grad]
+    def _adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return adam(parameters, self.lr, self.beta1, bf16_state=self.lean.bf16_state)
 
 
 def _required(batch: Mapping[str, Tensor], name: str) -> Tensor:
@@ -288,13 +334,3 @@ def _required(batch: Mapping[str, Tensor], name: str) -> Tensor:
 
 def _has_running_statistics(net: nn.Module) -> bool:
     return any(name.endswith("running_mean") for name, _ in net.named_buffers())
-
-
-def _freeze_all_but_the_outermost_enhancer(G: nn.Module) -> None:
-    """Only ``model{n}_1`` and ``model{n}_2`` of the largest n keep their gradients."""
-    enhancers = [int(match[1]) for name, _ in G.named_parameters() if (match := re.match(r"model(\d+)_", name))]
-    if not enhancers:
-        raise ValueError(f"G must have local enhancers with fix_global, got a {type(G).__name__}")
-    outermost = f"model{max(enhancers)}_"
-    for name, parameter in G.named_parameters():
-        parameter.requires_grad_(name.startswith(outermost))

@@ -53,9 +53,10 @@ def measure(config: RunConfig, size: Size, *, keep_gradients: bool = False) -> C
     needs the usual ``if __name__ == "__main__"``.
 
     Args:
-        keep_gradients: of G, if it is that of pix2pixHD. Its step needs the most memory for large images before
-            they are there, and for small ones after that: only with them in both is it a straight line in the
-            pixels. What they leave when they are freed is in small pieces, so a training gains little by it.
+        keep_gradients: of G, if it is that of pix2pixHD and its step has all of them at once. It then needs the most
+            memory for large images before they are there, and for small ones after that: only with them in both is it
+            a straight line in the pixels. What they leave when they are freed is in small pieces, so a training gains
+            little by it.
 
     Raises:
         OSError: there is not enough memory.
@@ -81,7 +82,7 @@ def run_steps(config: RunConfig, size: Size, threads: int, keep_gradients: bool)
     if device.type == "cpu":
         tune_cpu_memory()
     step, batch = _step(config), random_batch(config, size)
-    if keep_gradients and isinstance(step, Pix2PixHDStep):
+    if keep_gradients and isinstance(step, Pix2PixHDStep) and not step.steps_in_backward:
         step.optimizer_G = _KeepingAdam(step.optimizer_G.param_groups)
     seconds = []
     for _ in range(STEPS):
@@ -91,7 +92,7 @@ def run_steps(config: RunConfig, size: Size, threads: int, keep_gradients: bool)
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
         _fill(step.pool)
-    return Cost(_peak_bytes(device), min(seconds[1:]))
+    return Cost(peak_bytes(device), min(seconds[1:]))
 
 
 def random_batch(config: RunConfig, size: Size) -> dict[str, Tensor]:
@@ -100,7 +101,8 @@ def random_batch(config: RunConfig, size: Size) -> dict[str, Tensor]:
     (height, width), count, device = size, config.batch_size, config.torch_device()
 
     def image(channels: int) -> Tensor:
-        return (2 * torch.rand(count, channels, height, width, generator=draw) - 1).to(device)
+        drawn = 2 * torch.rand(count, channels, height, width, generator=draw) - 1
+        return drawn.to(device, memory_format=config.layout())
 
     def ids(most: int) -> Tensor:
         blocks = torch.randint(most, (count, 1, -(-height // BLOCK), -(-width // BLOCK)), generator=draw)
@@ -139,7 +141,8 @@ def _fill(pool: ImagePool) -> None:
         pool.query(images[0][None])
 
 
-def _peak_bytes(device: torch.device) -> int:
+def peak_bytes(device: torch.device) -> int:
+    """The most memory of this process on the CPU, the most reserved by torch on CUDA."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
     # Not ru_maxrss where it can be helped: Linux starts it at the memory of the process that made this one.

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from torchp2p.data import EpochDataset
 from torchp2p.models import load_state_dict_compatible
+from torchp2p.train.capturable import Step
+from torchp2p.train.graphed import GraphedStep
+from torchp2p.train.layout import lay_out_state
 from torchp2p.train.run_config import RunConfig
 
 Picture = npt.NDArray[np.uint8]
@@ -33,6 +36,7 @@ class Recipe(ABC, Generic[ConfigT]):
     Attributes:
         dataset: that it trains on.
         networks: by the label that names their files: G, D, E.
+        graphed: the step as a CUDA graph; None where it is taken as it is.
 
     Raises:
         FileNotFoundError, ValueError: of the data.
@@ -40,6 +44,7 @@ class Recipe(ABC, Generic[ConfigT]):
 
     dataset: EpochDataset[Any]
     networks: dict[str, nn.Module]
+    graphed: GraphedStep | None = None
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -64,8 +69,21 @@ class Recipe(ABC, Generic[ConfigT]):
         """Set what changes from epoch to epoch; resuming calls it too."""
 
     @abstractmethod
-    def step(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """One iteration on a batch of the loader; the losses, on the device."""
+    def to_device(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What ``step`` takes of a batch of the loader: copied as it is, and widened where the step is taken."""
+
+    @abstractmethod
+    def step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """One iteration on a batch of ``to_device``; the losses, on the device."""
+
+    def check(self) -> None:
+        """Say what a step in a CUDA graph could not: called on the steps that are logged, which wait for the device.
+
+        Raises:
+            FloatingPointError: too many steps in a row had a loss that was not finite.
+        """
+        if self.graphed is not None:
+            self.graphed.check()
 
     @abstractmethod
     def shown(self, batch: Mapping[str, Any]) -> dict[str, Picture]:
@@ -98,6 +116,14 @@ class Recipe(ABC, Generic[ConfigT]):
             load_state_dict_compatible(net, state[name])
         for name, part in {**self.optimizers(), **self.extras()}.items():
             part.load_state_dict(state[name])
+        for optimizer in self.optimizers().values():
+            lay_out_state(optimizer)
+
+    def graph(self, step: Step) -> Step | GraphedStep:
+        """``step`` as it is to be taken on the device: as one CUDA graph, where there are such and they are wanted."""
+        if self.device.type == "cuda" and self.config.cuda_graph:
+            self.graphed = GraphedStep(step)
+        return self.graphed or step
 
 
 class GeneratorState:

@@ -15,6 +15,8 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from torchp2p.train.layout import chosen_layout
+
 KINDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 """The types of fields in words, for messages."""
 
@@ -51,7 +53,11 @@ class RunConfig(ABC):
         lr: learning rate of Adam.
         beta1: momentum of Adam.
         device: cpu, cuda, cuda:1, ...; auto takes CUDA where there is one.
+        channels_last: keep the channels of a pixel together in memory; by default on CUDA only.
+        cuda_graph: on CUDA, launch a whole step as one graph, where it can be captured.
+        compile: have torch.compile make kernels of whole networks, for devices that no kernel of this package serves.
         seed: of weights, order, augmentation and dropout.
+        deterministic: on a GPU take only algorithms with the same bits every time; on the CPU it is so by itself.
         max_minutes: stop and save after so long; counted anew when resumed.
         print_freq: steps between log lines.
         display_freq: steps between gallery images.
@@ -82,7 +88,11 @@ class RunConfig(ABC):
     lr: float = 2e-4
     beta1: float = 0.5
     device: str = "auto"
+    channels_last: bool | None = None
+    cuda_graph: bool = True
+    compile: bool = False
     seed: int = 0
+    deterministic: bool = False
     max_minutes: float | None = None
     print_freq: int = 100
     display_freq: int = 400
@@ -104,8 +114,9 @@ class RunConfig(ABC):
     OPTIONAL_POSITIVE: ClassVar[tuple[str, ...]] = ("max_dataset_size", "max_minutes")
 
     FREE_ON_RESUME: ClassVar[tuple[str, ...]] = (
-        "checkpoints_dir", "name", "dataroot", "num_threads", "device", "max_minutes", "print_freq", "display_freq",
-        "save_latest_freq", "save_epoch_freq", "n_samples", "video_fps", "no_html", "no_check",
+        "checkpoints_dir", "name", "dataroot", "num_threads", "device", "channels_last", "cuda_graph", "compile",
+        "max_minutes", "print_freq", "display_freq", "save_latest_freq", "save_epoch_freq", "n_samples", "video_fps",
+        "no_html", "no_check", "deterministic",
     )  # fmt: skip
     """Fields that a resumed training may change; any other would make it another training."""
 
@@ -175,6 +186,10 @@ class RunConfig(ABC):
         if self.device != "auto":
             return torch.device(self.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def layout(self) -> torch.memory_format:
+        """The order in memory of images and of the weights that meet them."""
+        return chosen_layout(self.channels_last, self.torch_device())
 
 
 def changed_on_resume(stored: Self, wanted: Self) -> list[str]:

@@ -18,10 +18,12 @@ from torchp2p.data import check_dataset, make_loader
 from torchp2p.data.sampler import EpochSampler
 from torchp2p.memory import tune_cpu_memory
 from torchp2p.train.config import TrainConfig
+from torchp2p.train.determinism import deterministic
 from torchp2p.train.gallery import TrainingGallery
 from torchp2p.train.hd_config import HDTrainConfig
 from torchp2p.train.pix2pix_recipe import Pix2PixRecipe
 from torchp2p.train.pix2pixhd_recipe import Pix2PixHDRecipe
+from torchp2p.train.prefetch import on_device
 from torchp2p.train.presets import stored_config
 from torchp2p.train.recipe import Recipe
 from torchp2p.train.reporter import Reporter
@@ -63,6 +65,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
 
     Raises:
         DatasetError: files that cannot be used; all of them are listed.
+        ConfigError: ``deterministic`` on a GPU without what it needs in the environment.
         CheckpointError: nothing to resume, or a state of another training.
         FileExistsError: the folder holds a training and ``resume`` was not asked for.
         FileNotFoundError, ValueError: of the data, see ``build_dataset``.
@@ -78,11 +81,11 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
             check_dataset(recipe.dataset, folder / "dataset_check.json")
     if config.torch_device().type == "cpu":
         tune_cpu_memory()
-    for note in recipe.build(resuming=resume):
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
-    progress = Progress() if state is None else restore(state, recipe)
-    run = _Run(recipe, folder, progress, console)
-    return run.loop()
+    with deterministic(config.deterministic, config.torch_device()):
+        for note in recipe.build(resuming=resume):
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
+        progress = Progress() if state is None else restore(state, recipe)
+        return _Run(recipe, folder, progress, console).loop()
 
 
 def recipe_of(config: RunConfig) -> Recipe[Any]:
@@ -126,8 +129,8 @@ class _Run:
             clock = self.began - at.seconds
             while at.epoch <= config.epochs:
                 self.recipe.begin_epoch(at.epoch)
-                for batch in self._batches():
-                    losses = self.recipe.step(batch)
+                for batch, moved in on_device(self._batches(), self.recipe.to_device, self.recipe.device):
+                    losses = self.recipe.step(moved)
                     at.step, at.batch = at.step + 1, at.batch + 1
                     at.seconds = time.monotonic() - clock
                     reporter.tick(at.epoch, at.step)
@@ -157,6 +160,7 @@ class _Run:
     def _log(self, reporter: Reporter, losses: dict[str, Tensor]) -> None:
         at, lr = self.progress, self.config.lr_in_epoch(self.progress.epoch)
         values = {name: float(loss) for name, loss in losses.items()}
+        self.recipe.check()
         at.history.append({"step": at.step, "epoch": at.epoch, "lr": lr, **values})
         reporter.losses(at.epoch, at.step, values, lr)
 

@@ -1,49 +1,16 @@
-"""Writes the README's results table from the newest rows of ``benchmarks/results``; no figure is typed by hand.
-
-    python -m benchmarks.report [--results FOLDER] [--readme FILE]
-
-For every machine, op and case: milliseconds of the fused op, and how many times as fast it is as each other way.
-"""
+"""The table of ops: milliseconds of the fused op, and how many times as fast it is as each other way."""
 
 from __future__ import annotations
 
-import argparse
-import csv
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 
-from benchmarks.results import FIELDS, OURS
-from torchp2p.files import atomic_write
+from ..results import OURS
+from .records import Record
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 RIVALS = (("eager", "contiguous"), ("eager", "channels_last"), ("compile", "contiguous"))
 
 WITHOUT_GRADIENT = ("instance_edges",)
 DTYPES = ("float32", "int32")
-
-Record = dict[str, str]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Rewrite what stands between the markers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    root = Path(__file__).resolve().parent.parent
-    parser.add_argument("--results", type=Path, default=root / "benchmarks" / "results")
-    parser.add_argument("--readme", type=Path, default=root / "README.md")
-    options = parser.parse_args(argv)
-    text = between_markers(options.readme.read_text(encoding="utf-8"), tables(read_rows(options.results)))
-    atomic_write(options.readme, lambda file: file.write(text.encode()))
-
-
-def read_rows(folder: Path) -> list[Record]:
-    """The rows of every CSV file that the harness wrote, oldest first."""
-    rows: list[Record] = []
-    for path in sorted(folder.glob("*.csv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            if reader.fieldnames is not None and tuple(reader.fieldnames) == FIELDS:
-                rows += reader
-    return rows
 
 
 def tables(rows: Iterable[Record]) -> str:
@@ -63,19 +30,6 @@ def tables(rows: Iterable[Record]) -> str:
         raise ValueError("there are no float32 forward_backward rows to show")
     machines = dict.fromkeys(_machine(row) for row in shown)
     return "\n\n".join(_table(machine, [row for row in shown if _machine(row) == machine]) for machine in machines)
-
-
-def between_markers(document: str, content: str) -> str:
-    """``document`` with ``content`` between its two markers.
-
-    Raises:
-        ValueError: the markers are not there, once each and in order.
-    """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in after or END in after:
-        raise ValueError(f"the document must hold {BEGIN} and then {END}, once each")
-    return f"{before}{BEGIN}\n{content}\n{END}{after}"
 
 
 def _machine(row: Record) -> tuple[str, str, str]:
@@ -127,7 +81,3 @@ def _ratios(rows: dict[tuple[str, str], Record]) -> Iterator[str]:
     yield from (ratio(*rival) for rival in RIVALS)
     others = [key for key in rows if key not in RIVALS and key[0] != OURS and ratio(*key)]
     yield ", ".join(f"{provider} {ratio(provider, layout)}" for provider, layout in others)
-
-
-if __name__ == "__main__":
-    main()

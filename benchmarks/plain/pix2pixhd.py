@@ -1,21 +1,17 @@
-"""pix2pixHD in plain PyTorch: its networks, layer by layer, and one iteration, line by line.
-
-Spec sections 2.5 to 2.7, 3.2, 3.3, 4.4, 4.5, 5.2, 6.4 and 7.1.
-"""
+"""The networks of pix2pixHD in plain PyTorch, layer by layer (spec sections 2.5 to 2.7, 3.2, 3.3, 4.5)."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-import torch.nn.functional as F
-from plain_pix2pix import PlainResidualBlock
-from plain_step import plain_gan_loss
 from torch import Tensor, nn
+
+from .pix2pix import PlainResidualBlock
 
 
 def norm_layer(norm: str, channels: int) -> nn.Module:
-    return {"batch": nn.BatchNorm2d, "instance": nn.InstanceNorm2d}[norm](channels)
+    return nn.BatchNorm2d(channels) if norm == "batch" else nn.InstanceNorm2d(channels)
 
 
 def block(channels: int, norm: str) -> nn.Module:
@@ -58,7 +54,17 @@ def halved(x: Tensor) -> Tensor:
 
 
 class PlainGlobal(nn.Module):
-    def __init__(self, input_nc, output_nc, ngf=64, halvings=4, n_blocks=9, norm="instance"):
+    """The global generator."""
+
+    def __init__(
+        self,
+        input_nc: int,
+        output_nc: int,
+        ngf: int = 64,
+        halvings: int = 4,
+        n_blocks: int = 9,
+        norm: str = "instance",
+    ) -> None:
         super().__init__()
         self.model = nn.Sequential(*hourglass(input_nc, ngf, halvings, n_blocks, norm), *head(ngf, output_nc))
 
@@ -67,9 +73,19 @@ class PlainGlobal(nn.Module):
 
 
 class PlainLocal(nn.Module):
+    """The global generator without its head, and ``enhancers`` around it, each at twice the size."""
+
     def __init__(
-        self, input_nc, output_nc, ngf=32, halvings=4, n_blocks=9, enhancers=1, n_blocks_local=3, norm="instance"
-    ):
+        self,
+        input_nc: int,
+        output_nc: int,
+        ngf: int = 32,
+        halvings: int = 4,
+        n_blocks: int = 9,
+        enhancers: int = 1,
+        n_blocks_local: int = 3,
+        norm: str = "instance",
+    ) -> None:
         super().__init__()
         self.enhancers = enhancers
         self.model = nn.Sequential(*hourglass(input_nc, ngf * 2**enhancers, halvings, n_blocks, norm))
@@ -105,7 +121,9 @@ def plain_pool(x: Tensor, ids: Tensor) -> Tensor:
 
 
 class PlainEncoder(nn.Module):
-    def __init__(self, input_nc, output_nc, ngf=16, halvings=4, norm="instance"):
+    """Features of an image, the mean of each instance at all its pixels."""
+
+    def __init__(self, input_nc: int, output_nc: int, ngf: int = 16, halvings: int = 4, norm: str = "instance") -> None:
         super().__init__()
         self.model = nn.Sequential(*hourglass(input_nc, ngf, halvings, 0, norm), *head(ngf, output_nc))
 
@@ -118,7 +136,7 @@ def plain_groups(input_nc: int, ndf: int, n_layers: int, norm: str) -> list[list
     widths = [ndf]
     for _ in range(n_layers):
         widths.append(min(2 * widths[-1], 512))
-    groups = [[nn.Conv2d(input_nc, ndf, 4, 2, padding), nn.LeakyReLU(0.2)]]
+    groups: list[list[nn.Module]] = [[nn.Conv2d(input_nc, ndf, 4, 2, padding), nn.LeakyReLU(0.2)]]
     for layer in range(1, n_layers + 1):
         conv = nn.Conv2d(widths[layer - 1], widths[layer], 4, 2 if layer < n_layers else 1, padding)
         groups.append([conv, norm_layer(norm, widths[layer]), nn.LeakyReLU(0.2)])
@@ -126,7 +144,17 @@ def plain_groups(input_nc: int, ndf: int, n_layers: int, norm: str) -> list[list
 
 
 class PlainMultiscale(nn.Module):
-    def __init__(self, input_nc, ndf=64, n_layers=3, num_D=2, norm="instance", features=True):
+    """``num_D`` patch discriminators, each at half the size of the one before; with the outputs of all layers."""
+
+    def __init__(
+        self,
+        input_nc: int,
+        ndf: int = 64,
+        n_layers: int = 3,
+        num_D: int = 2,
+        norm: str = "instance",
+        features: bool = True,
+    ) -> None:
         super().__init__()
         self.n_layers, self.num_D, self.features = n_layers, num_D, features
         for scale in range(num_D):
@@ -167,86 +195,8 @@ class PlainVGG19(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         found = []
-        for index, layer in enumerate(self.features[:30]):
+        for index, layer in enumerate(list(self.features)[:30]):
             x = layer(x)
             if index in (1, 6, 11, 20, 29):
                 found.append(x)
         return found
-
-
-def plain_edges(ids: Tensor) -> Tensor:
-    edge = torch.zeros(ids.shape, dtype=torch.bool)
-    across, along = ids[..., 1:] != ids[..., :-1], ids[..., 1:, :] != ids[..., :-1, :]
-    edge[..., 1:] |= across
-    edge[..., :-1] |= across
-    edge[..., 1:, :] |= along
-    edge[..., :-1, :] |= along
-    return edge
-
-
-def plain_one_hot(label: Tensor, label_nc: int) -> Tensor:
-    return F.one_hot(label[:, 0].long(), label_nc).permute(0, 3, 1, 2)
-
-
-VGG_WEIGHTS = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1)
-
-
-def plain_hd_step(
-    nets: dict[str, nn.Module],
-    optimizer_G: torch.optim.Optimizer,
-    optimizer_D: torch.optim.Optimizer,
-    batch: dict[str, Tensor],
-    label_nc: int,
-    n_layers_D: int,
-    num_D: int,
-    pool,
-    no_instance: bool = False,
-    label_feat: bool = False,
-    gan_mode: str = "lsgan",
-    lambda_feat: float = 10.0,
-    no_ganFeat_loss: bool = False,
-) -> dict[str, Tensor]:
-    """Spec section 5.2, line by line: three passes through D, both losses, G (and E), then D."""
-    G, D, E, vgg = (nets.get(name) for name in ("G", "D", "E", "vgg"))
-    real = batch["image"]
-    condition = plain_one_hot(batch["label"], label_nc).to(real) if label_nc else batch["label"]
-    if not no_instance:
-        condition = torch.cat([condition, plain_edges(batch["inst"]).to(real)], 1)
-    seen = condition
-    if E is not None:
-        seen = torch.cat([seen, E(real, batch["label"] if label_feat else batch["inst"])], 1)
-    elif "feat" in batch:
-        seen = torch.cat([seen, batch["feat"]], 1)
-    fake = G(seen)
-
-    for_D = D(pool(torch.cat([condition, fake], 1).detach()))
-    of_real = D(torch.cat([condition, real], 1))
-    for_G = D(torch.cat([condition, fake], 1))
-
-    def gan(predictions, is_real, for_discriminator=True):
-        maps = [scale[-1] for scale in predictions]
-        return sum(plain_gan_loss(gan_mode, each, is_real, for_discriminator) for each in maps)
-
-    losses = {"G_GAN": gan(for_G, True, False)}
-    if not no_ganFeat_loss:
-        losses["G_GAN_Feat"] = sum(
-            lambda_feat * (1 / num_D) * (4 / (n_layers_D + 1)) * (fake_one - real_one.detach()).abs().mean()
-            for fake_scale, real_scale in zip(for_G, of_real, strict=True)
-            for fake_one, real_one in zip(fake_scale[:-1], real_scale[:-1], strict=True)
-        )
-    if vgg is not None:
-        losses["G_VGG"] = lambda_feat * sum(
-            weight * (fake_one - real_one.detach()).abs().mean()
-            for weight, fake_one, real_one in zip(VGG_WEIGHTS, vgg(fake), vgg(real), strict=True)
-        )
-    loss_G = sum(losses.values())
-    losses["D_real"], losses["D_fake"] = gan(of_real, True), gan(for_D, False)
-    loss_D = (losses["D_fake"] + losses["D_real"]) * 0.5
-
-    optimizer_G.zero_grad()
-    loss_G.backward()
-    optimizer_G.step()
-    optimizer_D.zero_grad()
-    loss_D.backward()
-    optimizer_D.step()
-    return {name: loss.detach() for name, loss in losses.items()}

@@ -1,0 +1,142 @@
+"""Whole training steps: torchp2p against the original procedure on plain modules, eager and compiled.
+
+    torchp2p bench step --preset pix2pixhd-512p --size 256x512 --against reference,channels_last,autocast,compile
+
+Every provider is a process of its own, with its own allocator and its own peak of memory; they take their steps in
+turn (A B C A B C), so a machine that slows down slows them all, and ratios are taken round by round. Weights and batch
+are the same for all. docs/benchmarks.md says what is measured and what is not.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from . import machine, results
+from .harness import ratio, summarise
+from .program import run_as_program
+from .step import options
+from .step.compare import Found, Plan, compare
+from .step.providers import Provider
+from .step.rows import DONE, BreakdownRow, StepRow, table
+from .step.training import Case
+
+PAGE = 140
+"""Characters of a line where there is no terminal."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cases of one run have in common."""
+
+    part: str
+    device: str
+    providers: Sequence[Provider]
+    plan: Plan
+    console: Console
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, show and keep.
+
+    Raises:
+        UsageError: of the options.
+        ValueError: ``--device cuda`` without a GPU.
+    """
+    given = options.parsed(sys.argv[1:] if argv is None else argv)
+    device = machine.gpu_name() if given.device == "cuda" else machine.processor_name()
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else PAGE)
+    setting = Setting(options.part(given), device, options.providers(given), options.plan(given), console)
+    folder = Path(given.results) if given.results else machine.results_folder()
+    with options.vgg_weights(given.vgg) as vgg:
+        cases = options.cases(given, vgg)
+        console.print(f"{device}, torch {torch.__version__}, commit {machine.commit()}")
+        for case in cases:
+            _measure(case, setting, folder)
+
+
+def _measure(case: Case, setting: Setting, folder: Path) -> None:
+    """One case: shown, and kept at once, for the next may take an hour."""
+    console = setting.console
+    with console.status("") as status:
+        found = compare(case, setting.providers, setting.plan, lambda what: status.update(f"{_title(case)}: {what}"))
+    rows = [step_row(case, setting, each, found[0]) for each in found]
+    console.print(table(_title(case), rows))
+    of_kinds = [row for each, own in zip(found, rows, strict=True) for row in breakdown_rows(each, own)]
+    name = machine.slug(setting.device)
+    for kind, made in (("steps", rows), ("breakdown", of_kinds)):
+        if made:
+            path = folder / f"{kind}_{name}.csv"
+            results.append_rows(path, made)
+            console.print(f"{len(made)} rows appended to {path}")
+
+
+def step_row(case: Case, setting: Setting, found: Found, base: Found) -> StepRow:
+    """What is kept of one provider."""
+    measured = not found.failure and bool(found.seconds)
+    summary = summarise(found.seconds * 2 if len(found.seconds) == 1 else found.seconds) if measured else None
+    warm_up = found.warm_up
+    compile_ms = math.nan
+    if summary and warm_up and found.provider.compile_mode:
+        compile_ms = 1e3 * max(0.0, sum(warm_up.seconds) - len(warm_up.seconds) * summary.median)
+    faster = math.nan
+    if measured:
+        faster = 1.0 if found is base else ratio(found.of_base, found.seconds)
+    memory = found.memory
+    return StepRow(
+        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        commit=machine.commit(),
+        device=setting.device,
+        threads=case.threads,
+        torch=torch.__version__,
+        part=setting.part,
+        preset=case.preset,
+        size=f"{case.size[0]}x{case.size[1]}",
+        batch_size=case.batch_size,
+        vgg=case.vgg is not None,
+        provider=found.provider.name,
+        precision=found.provider.precision,
+        allocator=found.provider.allocator,
+        rounds=len(found.seconds),
+        median_ms=1e3 * summary.median if summary else math.nan,
+        p20_ms=1e3 * summary.p20 if summary else math.nan,
+        p80_ms=1e3 * summary.p80 if summary else math.nan,
+        base=base.provider.name,
+        times_as_fast=faster,
+        first_step_ms=1e3 * warm_up.seconds[0] if warm_up else math.nan,
+        compile_ms=compile_ms,
+        peak_mb=memory.peak / 1e6 if memory else math.nan,
+        step_mb=(memory.peak - memory.standing) / 1e6 if memory else math.nan,
+        loss_error=found.loss_error,
+        weight_error=warm_up.weight_error if warm_up else math.nan,
+        weight_distance=warm_up.weight_distance if warm_up else math.nan,
+        warm_up=setting.plan.warm_up,
+        outcome=found.failure or DONE,
+    )
+
+
+def breakdown_rows(found: Found, row: StepRow) -> Iterator[BreakdownRow]:
+    """The kinds of work of one provider, if they were asked for."""
+    for kind, milliseconds in found.breakdown.items():
+        yield BreakdownRow(
+            date=row.date, commit=row.commit, device=row.device, threads=row.threads, torch=row.torch,
+            preset=row.preset, size=row.size, batch_size=row.batch_size, vgg=row.vgg, provider=row.provider,
+            precision=row.precision, kind=kind, kind_ms=milliseconds,
+        )  # fmt: skip
+
+
+def _title(case: Case) -> str:
+    vgg = ", VGG" if case.vgg else ""
+    threads = f"{case.threads} thread{'' if case.threads == 1 else 's'}"
+    return f"{case.preset} {case.size[0]}x{case.size[1]}, batches of {case.batch_size}{vgg}, {threads}"
+
+
+if __name__ == "__main__":
+    run_as_program(main)

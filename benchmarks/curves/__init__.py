@@ -1,0 +1,1 @@
+"""What ``loss_curves`` is made of: the scenes, the band, and the plot."""
