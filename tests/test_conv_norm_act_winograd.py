@@ -217,11 +217,83 @@ def test_unasked_it_is_taken_where_it_is_faster_and_as_exact(
     assert convolutions_of(monkeypatch, x, weight, **options) == times
 
 
-@pytest.mark.parametrize("in_pairs", [False, True])
-def test_in_bfloat16_it_is_taken_where_the_cpu_multiplies_pairs(in_pairs, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("in_pairs", "weight_dtype", "taken"),
+    [(True, torch.float32, True), (False, torch.float32, False), (True, torch.bfloat16, False)],
+)
+def test_in_bfloat16_it_is_taken_for_float32_weights_where_the_cpu_multiplies_pairs(
+    in_pairs, weight_dtype, taken, monkeypatch
+) -> None:
     monkeypatch.setattr(_winograd._native.C, "cpu_multiplies_bfloat16", lambda: in_pairs)
-    x, weight = torch.randn(1, 128, 10, 10).bfloat16(), torch.randn(128, 128, 3, 3).bfloat16()
-    assert convolutions_of(monkeypatch, x, weight) == in_pairs
+    x, weight = torch.randn(1, 128, 10, 10).bfloat16(), torch.randn(128, 128, 3, 3, dtype=weight_dtype)
+    with torch.autocast("cpu"):
+        assert convolutions_of(monkeypatch, x, weight) == taken
+
+
+AUTOCAST = {"norm": "none", "act": "none", "padding": 1}
+
+
+@pytest.fixture
+def in_autocast() -> tuple[torch.Tensor, ...]:
+    """An image, a weight and a bias of float32, and the gradient of what is made of them."""
+    x, weight = torch.randn(1, 128, 8, 9, requires_grad=True), torch.randn(130, 128, 3, 3) / 34
+    return x, weight.requires_grad_(), torch.randn(130, requires_grad=True), torch.randn(1, 130, 8, 9).bfloat16()
+
+
+def test_under_autocast_weights_are_not_rounded_before_their_frequencies(in_autocast, monkeypatch) -> None:
+    x, weight, bias, grad = in_autocast
+    seen: list[torch.dtype] = []
+    convolve = _winograd.convolve
+    monkeypatch.setattr(_winograd, "convolve", lambda *args: seen.extend(t.dtype for t in args[:3]) or convolve(*args))
+    with torch.autocast("cpu"):
+        y = conv_norm_act(x, weight, bias, algorithm="winograd", **AUTOCAST)
+    assert seen == [torch.bfloat16, torch.float32, torch.float32]
+    assert y.dtype == torch.bfloat16
+    assert [each.dtype for each in torch.autograd.grad(y, (x, weight, bias), grad)] == [torch.float32] * 3
+
+
+def test_under_autocast_errors_are_at_most_twice_those_of_torchs_own(in_autocast) -> None:
+    x, weight, bias, grad = in_autocast
+
+    def results(convolution, *dtype) -> list[torch.Tensor]:
+        inputs = [each.detach().to(*dtype).requires_grad_() for each in (x, weight, bias)]
+        y = convolution(*inputs)
+        return [y, *torch.autograd.grad(y, inputs, grad.to(y.dtype))]
+
+    with torch.autocast("cpu"):
+        found = results(lambda *given: conv_norm_act(*given, algorithm="winograd", **AUTOCAST))
+        eager = results(lambda *given: torch.nn.functional.conv2d(*given, padding=1))
+    oracle = results(lambda *given: torch.nn.functional.conv2d(*given, padding=1), torch.float64)
+    for ours_, theirs, exact in zip(found, eager, oracle, strict=True):
+        errors = [(each.double() - exact).square().mean().sqrt() for each in (ours_, theirs)]
+        assert errors[0] <= 2 * errors[1]
+
+
+def test_under_autocast_one_compilation_of_the_whole_graph_computes_the_same(in_autocast) -> None:
+    x, weight, bias, grad = in_autocast
+
+    def convolution(x, weight, bias):
+        with torch.autocast("cpu"):
+            return conv_norm_act(x, weight, bias, algorithm="winograd", **AUTOCAST)
+
+    torch.compiler.reset()
+    results = []
+    for function in (convolution, torch.compile(convolution, fullgraph=True, backend="aot_eager")):
+        y = function(x, weight, bias)
+        results.append([y.detach(), *torch.autograd.grad(y, (x, weight, bias), grad)])
+    assert all(torch.equal(*pair) for pair in zip(*results, strict=True))
+
+
+def test_under_autocast_the_double_gradient_is_that_of_the_vendors() -> None:
+    x, weight = torch.randn(1, 4, 6, 6, requires_grad=True), torch.randn(5, 4, 3, 3, requires_grad=True)
+    found = []
+    for name in ("winograd", "vendor"):
+        with torch.autocast("cpu"):
+            y = conv_norm_act(x, weight, algorithm=name, **AUTOCAST)
+        (slope,) = torch.autograd.grad(y.float().square().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), (x, weight)))
+    for ours_, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours_, theirs, rtol=0.05, atol=0.05 * theirs.abs().max().item())
 
 
 @either_tile

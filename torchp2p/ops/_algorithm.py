@@ -89,6 +89,15 @@ def choose_algorithm(
     return "vendor" if row is None else str(row["algorithm"])
 
 
+def reads_float32_weight(asked: str | None, x: Tensor, weight: Tensor, conv: Convolution) -> bool:
+    """Whether x, of bfloat16, will be convolved by an algorithm that takes the float32 weight as it is."""
+    if x.device.type != "cpu" or x.dtype != torch.bfloat16 or weight.dtype != torch.float32 or not x.shape[0]:
+        return False
+    if asked is None:
+        asked = _preferred if _preferred and not _why_not(_preferred, x, weight, conv) else _rule(x, weight, conv)
+    return asked == "winograd"
+
+
 def _rule(x: Tensor, weight: Tensor, conv: Convolution) -> str:
     """What is taken unasked on the CPU."""
     if _gemm_convolution.pays(x, weight, conv):

@@ -21,16 +21,22 @@ def pair(name: str, value: Any) -> list[int]:
     return found
 
 
-def check_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution) -> None:
-    """Raise unless x is what ``conv`` reads with such a weight and bias, and there is something to compute."""
-    _check.same_kind("weight", weight, x)
+def check_convolution(
+    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution, *, float32_weight: bool = False
+) -> None:
+    """Raise unless x is what ``conv`` reads with such a weight and bias, and there is something to compute.
+
+    With ``float32_weight`` weight and bias are float32, whatever x is.
+    """
+    like = x.new_empty(0, dtype=torch.float32) if float32_weight else x
+    _check.same_kind("weight", weight, like)
     if weight.dim() != 4 or weight.numel() == 0:
         raise ValueError(f"weight must have four dimensions and no empty one, got shape {tuple(weight.shape)}")
     inputs, outputs = (weight.shape[0], weight.shape[1]) if conv.transposed else (weight.shape[1], weight.shape[0])
     if x.shape[1] != inputs:
         raise ValueError(f"x must have the {inputs} input channels of weight, got shape {tuple(x.shape)}")
     if bias is not None:
-        _check.same_kind("bias", bias, x)
+        _check.same_kind("bias", bias, like)
         if bias.shape != (outputs,):
             raise ValueError(f"bias must have shape ({outputs},), got {tuple(bias.shape)}")
     _check_geometry(conv)

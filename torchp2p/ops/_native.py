@@ -68,6 +68,15 @@ def _cuda_unavailable_on(device: int) -> str:
     return reason
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU has an instruction for products of pairs of bfloat16 numbers, and the kernels use it."""
+    return bool(C is not None and C.cpu_multiplies_bfloat16())
+
+
+# torch.compile cannot trace what C answers, and need not: it never changes.
+multiplies_bfloat16._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def place(tensor: torch.Tensor) -> tuple[int, int]:
     """With what the native calls of all ops end: the CUDA device (-1: the CPU) and torch's current stream there."""
     if tensor.is_cuda:

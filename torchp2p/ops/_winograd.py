@@ -9,7 +9,9 @@ convolution: they are taken unasked where they were measured to be faster. Tiles
 between two and three bits: they are for who asks for them.
 
 Images of bfloat16 are transformed in float32; frequencies are rounded once. Where the CPU multiplies pairs of bfloat16
-numbers (AVX512-BF16) that takes half the time of float32.
+numbers (AVX512-BF16) that takes half the time of float32. Weights of float32, as training in autocast has them, are
+then rounded once too, among their frequencies, where torch rounds them before it convolves: so errors are at most about
+twice torch's, and it is taken unasked. Weights of bfloat16 have been rounded already: there it is for who asks.
 
 Source: spec section 11.1 (where the multiplications are); Lavin and Gray, "Fast Algorithms for Convolutional Neural
 Networks", 2015.
@@ -54,7 +56,7 @@ def pays(x: Tensor, weight: Tensor, conv: Convolution) -> bool:
     """Whether it is known to be faster than oneDNN, and as exact."""
     if x.dtype == torch.float64 or min(weight.shape[:2]) < _CHANNELS or unavailable(x, weight, conv, "winograd"):
         return False
-    if x.dtype == torch.bfloat16 and not _native.C.cpu_multiplies_bfloat16():
+    if x.dtype == torch.bfloat16 and (weight.dtype != torch.float32 or not _native.multiplies_bfloat16()):
         return False
     rows, columns = (-(-conv.output_size(dim, x.shape[2 + dim], 3) // TILES["winograd"]) for dim in (0, 1))
     return bool(x.shape[0] * rows * columns >= _TILES)
@@ -65,7 +67,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution, 
 
     Args:
         x: (N, C, H, W), any strides; padded as ``conv.border`` says.
-        weight, bias: (O, C, 3, 3), and (O,) or None; of the dtype of x, or float32 for bfloat16.
+        weight, bias: (O, C, 3, 3), and (O,) or None; both of the dtype of x, or both float32 for bfloat16.
         algorithm: one of ``TILES``.
 
     Returns:
@@ -93,7 +95,7 @@ def convolve_backward(
     if needs[1]:
         grad_weight = torch.empty_like(weight)
         _run("weight", (grad, x, grad_weight), (grad, x, grad_weight), x, weight, pad, m)
-    return grad_x, grad_weight, grad.sum((0, 2, 3)) if needs[2] else grad.new_empty(0)
+    return grad_x, grad_weight, grad.sum((0, 2, 3), dtype=weight.dtype) if needs[2] else grad.new_empty(0)
 
 
 def _run(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from torchp2p.ops import _check, _conv_fused, _gemm_convolution, _phased_convolution, _winograd
-from torchp2p.ops._algorithm import choose_algorithm
+from torchp2p.ops._algorithm import choose_algorithm, reads_float32_weight
 from torchp2p.ops._convolution import check_convolution, pair
 from torchp2p.ops._deferred import Deferred, stands_for_itself
 from torchp2p.ops._dispatch import choose
@@ -93,7 +93,8 @@ def conv_norm_act(
         (N, O, H', W') in the layout that the convolution gives, or a Deferred of it. Differentiable twice.
 
     Under autocast the convolution runs in the autocast dtype, as torch's own does, and the normalisation
-    follows it with float32 statistics.
+    follows it with float32 statistics. ``winograd`` in bfloat16 then takes the weight as it is and rounds it once,
+    among its frequencies; the weight's gradient is float32.
 
     Raises:
         TypeError, ValueError: arguments that do not fit; see also norm_act.
@@ -102,8 +103,11 @@ def conv_norm_act(
     _check.one_of("norm", norm, NORMS)
     source = _source(x)
     conv = Convolution(pair("stride", stride), padding, pad_mode, transposed, pair("output_padding", output_padding))
-    raw, added, weight, bias, residual = _autocast(source.raw, source.residual, weight, bias, residual)
-    check_convolution(raw, weight, bias, conv)
+    raw, added, residual = _autocast(source.raw, source.residual, residual)
+    as_it_is = _is_autocast(raw) and weight.dim() == 4 and reads_float32_weight(algorithm, raw, weight, conv)
+    if not as_it_is:
+        _, weight, bias = _autocast(raw, weight, bias)
+    check_convolution(raw, weight, bias, conv, float32_weight=as_it_is)
     check_groups("raw", raw, norm, stat_groups)
     if norm == "instance" and running_mean is None:
         bias = None
@@ -165,16 +169,19 @@ def _source(x: Any) -> Deferred:
 
 def _autocast(x: Tensor, *others: Any) -> tuple[Any, ...]:
     """Tensors as torch's own convolutions take them: in the autocast dtype where that is on, but for float64."""
-    device_type = x.device.type
-    if device_type == "meta" or not torch.is_autocast_enabled(device_type):
+    if not _is_autocast(x):
         return (x, *others)
-    dtype = torch.get_autocast_dtype(device_type)
+    dtype = torch.get_autocast_dtype(x.device.type)
     return tuple(
         each.to(dtype)
         if isinstance(each, Tensor) and each.is_floating_point() and each.dtype != torch.float64
         else each
         for each in (x, *others)
     )
+
+
+def _is_autocast(x: Tensor) -> bool:
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
 # --- schema and implementations ------------------------------------------------------------------------
@@ -259,16 +266,20 @@ def _forward_fake(*args: Any) -> tuple[Tensor, ...]:
         return raw, mean, var, *of_raw
     if stands_for_itself(options, *args[1:4]):
         h = x
-    return reference.convolve(h, weight, bias, conv), mean, var, *_nothing(mean, 2)
+    bias = None if bias is None else bias.to(h.dtype)
+    return reference.convolve(h, weight.to(h.dtype), bias, conv), mean, var, *_nothing(mean, 2)
 
 
 def _backward_fake(*args: Any) -> tuple[Tensor, ...]:
     (grad, x, in_weight, in_bias), weight, conv = args[:4], args[12], Convolution(*args[13:18])
     input_grad, residual_grad, weight_grad, bias_grad = args[18:22]
     h, _, _ = empty_outputs(x, None, _options(conv, *args[7:12]))
-    _, *grads_after = reference.convolve_backward(grad, h, weight, conv, (False, weight_grad, bias_grad))
+    like = weight.to(grad.dtype)
+    _, *grads_after = reference.convolve_backward(grad, h, like, conv, (False, weight_grad, bias_grad))
     if weight_grad and args[22] != "vendor":
         grads_after[0] = torch.empty_like(weight)
+    if bias_grad:
+        grads_after[1] = grads_after[1].to(weight.dtype)
     grads_before = empty_gradients(x, in_weight, in_bias, residual_grad) if input_grad else _nothing(x, 4)
     return (*grads_before, *grads_after)
 
@@ -308,9 +319,10 @@ def _double_gradient(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ..
     grad, x, in_weight, in_bias, residual, mean, var, weight = ctx.saved_tensors
 
     def gradients(grad: Tensor, x: Tensor, in_weight: Any, in_bias: Any, residual: Any, weight: Tensor) -> Any:
-        return reference.conv_norm_act_backward(
-            grad, x, in_weight, in_bias, residual, mean, var, *ctx.source, weight, *ctx.rest
+        *before, of_weight, of_bias = reference.conv_norm_act_backward(
+            grad, x, in_weight, in_bias, residual, mean, var, *ctx.source, weight.to(x.dtype), *ctx.rest
         )
+        return (*before, of_weight.to(weight.dtype), of_bias.to(weight.dtype))
 
     inputs = (grad, x, in_weight, in_bias, residual, weight)
     needs = (*ctx.needs_input_grad[:5], ctx.needs_input_grad[12])
