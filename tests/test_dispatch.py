@@ -305,7 +305,7 @@ except torchp2p.BackendUnavailableError as error:
     print(error)
 from torchp2p.ops import _dispatch
 for op in torchp2p.ops.__all__:
-    if op.islower() and op != "backend":
+    if op.islower() and op not in ("algorithm", "backend"):
         print(op, _dispatch.why_not(op, "triton", "cuda", torch.float32))
 """
 NO_TRITON = HIDE.format(module="triton", error="ModuleNotFoundError('No module', name=name)")

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from pix2pixhd_case import LABELS, SIZE, Setting, draw_batch
-from plain_pix2pixhd import PlainVGG19
 from rich.console import Console
 from tiny_hd_training import LOCAL, stop_in_hd_step, tiny_hd_config
 from tiny_training import Stopped, differences, read_state
 from torch import Tensor, nn
 
+from benchmarks.plain.pix2pixhd import PlainVGG19
 from torchp2p.models import (
     GlobalGenerator,
     InstanceEncoder,

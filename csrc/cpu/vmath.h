@@ -42,18 +42,19 @@ inline Exponential exponential(Vec<double> x) {
 }
 
 // exp(x) for x in [-kNear, 0] in float alone, to about one unit in the last place: x = k ln 2 + r as above (k is small
-// enough that ln 2 in one part does), and a polynomial of degree 5, minimax for |r| <= 0.3468 (relative error 9e-8).
+// enough that ln 2 in one part does), and a polynomial of degree 6, minimax for |r| <= 0.3468 (relative error 2e-8).
 constexpr float kNear = 16;
 
 inline Vec<float> exponential_near(Vec<float> x) {
   constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const Vec<float> shifted = x * 1.44269504f + kMagic;
   const Vec<float> r = x - (shifted - kMagic) * 0.693147182f;
-  Vec<float> p = broadcast(8.29027e-3f);
-  p = p * r + 4.189816e-2f;
-  p = p * r + 0.16667638f;
-  p = p * r + 0.49999148f;
-  p = p * r + 0.99999971f;
+  Vec<float> p = broadcast(1.38436e-3f);
+  p = p * r + 8.3742e-3f;
+  p = p * r + 4.1668e-2f;
+  p = p * r + 0.16666431f;
+  p = p * r + 0.49999994f;
+  p = p * r + 1.0f;
   p = p * r + 1.0f;
   return reinterpret_cast<Vec<float>>(reinterpret_cast<U32>(p) + (reinterpret_cast<U32>(shifted) << 23));
 }

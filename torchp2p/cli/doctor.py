@@ -17,7 +17,8 @@ from torchp2p.memory import memory_tuning_unavailable
 from torchp2p.ops import _native
 from torchp2p.ops._dispatch import BACKENDS, first_available, why_not
 
-OPS = tuple(name for name in torchp2p.ops.__all__ if name.islower() and name != "backend")
+CONTEXTS = ("algorithm", "backend")
+OPS = tuple(name for name in torchp2p.ops.__all__ if name.islower() and name not in CONTEXTS)
 _OPTIONAL = {
     "triton": "triton",
     "scikit-image": "color",

@@ -77,9 +77,9 @@ def choose_algorithm(
         return asked if x.shape[0] else "vendor"  # no samples are nothing to fuse
     if _preferred is not None and not _why_not(_preferred, x, weight, conv):
         return _preferred if x.shape[0] else "vendor"
-    if x.device.type == "cpu" and x.shape[0]:
-        return _rule(x, weight, conv)
-    if x.device.type not in DEVICES or torch.compiler.is_compiling() or x.numel() == 0:
+    if x.device.type not in DEVICES:
+        return _rule(x, weight, conv) if x.device.type == "cpu" and x.shape[0] else "vendor"
+    if torch.compiler.is_compiling() or x.numel() == 0:
         return "vendor"
     if _conv_fused.unavailable(x.device.type, x.dtype):
         return "vendor"
