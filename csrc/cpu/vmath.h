@@ -41,14 +41,15 @@ inline Exponential exponential(Vec<double> x) {
   return {reinterpret_cast<Vec<double>>(exponent), p * r};
 }
 
-// exp(x) for x in [-kNear, 0] in float alone, to about one unit in the last place: x = k ln 2 + r as above (k is small
-// enough that ln 2 in one part does), and a polynomial of degree 6, minimax for |r| <= 0.3468 (relative error 2e-8).
+// exp(x) for x in [-kNear, 0] in float alone, to about one unit in the last place: x = k ln 2 + r as above, k ln 2 in
+// two parts of which the first is exact, and a polynomial of degree 6, minimax for |r| <= 0.3468 (relative error 2e-8).
 constexpr float kNear = 16;
 
 inline Vec<float> exponential_near(Vec<float> x) {
   constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   const Vec<float> shifted = x * 1.44269504f + kMagic;
-  const Vec<float> r = x - (shifted - kMagic) * 0.693147182f;
+  const Vec<float> k = shifted - kMagic;
+  const Vec<float> r = (x - k * 0.693115234375f) - k * 3.19461833e-05f;
   Vec<float> p = broadcast(1.38436e-3f);
   p = p * r + 8.3742e-3f;
   p = p * r + 4.1668e-2f;
