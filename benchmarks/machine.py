@@ -62,11 +62,17 @@ def slug(name: str) -> str:
 
 
 def commit() -> str:
-    """The short hash of the checked-out commit, with ``-dirty`` where tracked files differ from it."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    """The short hash of the checked-out commit, with ``-dirty`` where tracked files, but for results, differ from it."""
     root = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(("git", *arguments), cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+
     try:
-        return subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+        changed = git(
+            "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results", ":!docs/plots"
+        )
+        return git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
