@@ -62,7 +62,7 @@ def slug(name: str) -> str:
 
 
 def commit() -> str:
-    """The short hash of the checked-out commit, with ``-dirty`` where tracked files, but for results, differ from it."""
+    """The short hash of the checked-out commit, with ``-dirty`` where tracked files differ, but for results."""
     root = Path(__file__).resolve().parent.parent
 
     def git(*arguments: str) -> str:
