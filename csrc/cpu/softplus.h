@@ -38,6 +38,15 @@ inline Term<float> softplus(Vec<float> q) {
   return {(q < 0 ? Vec<float>{} : q) + to_float(log1p_e), softplus_slope<float>(q, to_float(e))};
 }
 
+// max(x, 0). GCC makes a comparison and a choice of the one line.
+inline Vec<float> positive_part(Vec<float> x) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_ps(0xffff, x, Vec<float>{});
+#else
+  return x > 0 ? x : Vec<float>{};
+#endif
+}
+
 // (1 + a)(1 + b) - 1, as exact relatively as a and b.
 inline Vec<float> joined(Vec<float> a, Vec<float> b) { return a + (a * b + b); }
 
@@ -59,7 +68,7 @@ bool add_near_softplus(const T* p, float* slopes, std::int64_t size, float sign,
     const Vec<float> q = reinterpret_cast<Vec<float>>(bits ^ flip);
     const Vec<float> e = exponential_near(reinterpret_cast<Vec<float>>(bits | sign_bit));
     largest = magnitude > largest ? magnitude : largest;
-    positive[k] += q > 0 ? q : Vec<float>{};
+    positive[k] += positive_part(q);
     if (slopes) store(slopes + i, softplus_slope<float>(q, e) * factor);
     return e;
   };
