@@ -17,7 +17,7 @@ namespace torchp2p {
 namespace TORCHP2P_ISA {
 namespace {
 
-constexpr std::int64_t kPiece = 8192, kBlock = kNearValues;
+constexpr std::int64_t kPiece = 8192, kBlock = 1024;
 constexpr int kSums = 4;
 
 // sign is -1 for target real and +1 for fake: with q = sign * p, all modes but lsgan are one function of q.
@@ -54,15 +54,15 @@ double piece(bool target_is_real, const T* p, A* slopes, std::int64_t size, doub
     if (slopes) store(slopes + i, t.slope * static_cast<A>(scale));
   };
   double total = 0;
-  for (std::int64_t begin = 0; begin < size; begin += kBlock) {
+  std::int64_t begin = 0;
+  if constexpr (kMode == GanLoss::kVanilla && std::is_same_v<A, float>) {
+    const std::int64_t whole = size / kStep * kStep;
+    if (add_near_softplus(p, slopes, whole, sign, sign * static_cast<float>(scale), total)) begin = whole;
+  }
+  for (; begin < size; begin += kBlock) {
     const std::int64_t end = begin + kBlock < size ? begin + kBlock : size;
     Vec<A> sum[kSums] = {};  // several, so that an addition need not wait for the one before
     std::int64_t i = begin;
-    if constexpr (kMode == GanLoss::kVanilla && std::is_same_v<A, float>) {
-      const std::int64_t whole = (end - begin) / kStep * kStep;
-      const float factor = sign * static_cast<float>(scale);
-      if (add_near_softplus(p + begin, slopes ? slopes + begin : nullptr, whole, sign, factor, total)) i += whole;
-    }
     for (; i + kSums * kStep <= end; i += kSums * kStep) {
 #pragma GCC unroll 4
       for (int k = 0; k < kSums; ++k) take(i + k * kStep, sum[k]);
