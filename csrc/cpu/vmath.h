@@ -1,7 +1,7 @@
 // The transcendental functions that the kernels need, on one register.
 //
 // Float registers go through double polynomials (relative error about 1e-9, so the float result is rounded
-// once) but for exponential_near; double registers call the C library lane by lane. No global fast-math.
+// once); double registers call the C library lane by lane. No global fast-math.
 #pragma once
 
 #include <cmath>
@@ -39,25 +39,6 @@ inline Exponential exponential(Vec<double> x) {
   p = p * r + 1.0;
   const I64 exponent = (reinterpret_cast<I64>(shifted) - reinterpret_cast<I64>(broadcast(kMagic)) + 1023) << 52;
   return {reinterpret_cast<Vec<double>>(exponent), p * r};
-}
-
-// exp(x) for x in [-kNear, 0] in float alone, to about one unit in the last place: x = k ln 2 + r as above, k ln 2 in
-// two parts of which the first is exact, and a polynomial of degree 6, minimax for |r| <= 0.3468 (relative error 2e-8).
-constexpr float kNear = 16;
-
-inline Vec<float> exponential_near(Vec<float> x) {
-  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  const Vec<float> shifted = x * 1.44269504f + kMagic;
-  const Vec<float> k = shifted - kMagic;
-  const Vec<float> r = (x - k * 0.693115234375f) - k * 3.19461833e-05f;
-  Vec<float> p = broadcast(1.38436e-3f);
-  p = p * r + 8.3742e-3f;
-  p = p * r + 4.1668e-2f;
-  p = p * r + 0.16666431f;
-  p = p * r + 0.49999994f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  return reinterpret_cast<Vec<float>>(reinterpret_cast<U32>(p) + (reinterpret_cast<U32>(shifted) << 23));
 }
 
 // log(1 + e) for e in [0, 1]: 2 atanh(e / (2 + e)), the argument at most 1/3.
