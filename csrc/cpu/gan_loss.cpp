@@ -57,7 +57,8 @@ double piece(bool target_is_real, const T* p, A* slopes, std::int64_t size, doub
   std::int64_t begin = 0;
   if constexpr (kMode == GanLoss::kVanilla && std::is_same_v<A, float>) {
     const std::int64_t whole = size / kStep * kStep;
-    if (add_near_softplus(p, slopes, whole, sign, sign * static_cast<float>(scale), total)) begin = whole;
+    const auto add = slopes ? add_near_softplus<true, T> : add_near_softplus<false, T>;
+    if (add(p, slopes, whole, sign, sign * static_cast<float>(scale), total)) begin = whole;
   }
   for (; begin < size; begin += kBlock) {
     const std::int64_t end = begin + kBlock < size ? begin + kBlock : size;

@@ -69,9 +69,9 @@ class Product {
   I64 exponents_{};
 };
 
-// Adds to `total` the sum of softplus(sign * p) over whole registers of values. Where wanted, `slopes` gets factor *
+// Adds to `total` the sum of softplus(sign * p) over whole registers of values. With kSlopes, `slopes` gets factor *
 // softplus'. False, and `total` as it was, unless all values are near.
-template <class T>
+template <bool kSlopes, class T>
 bool add_near_softplus(const T* p, float* slopes, std::int64_t size, float sign, float factor, double& total) {
   constexpr int kJoined = 4;                                             // (1 + exp(22))^4 < 2^128, a float
   constexpr std::int64_t kStep = kJoined * kFloats, kBlock = 7 * kStep;  // (2^128)^7 < 2^1000
@@ -79,7 +79,7 @@ bool add_near_softplus(const T* p, float* slopes, std::int64_t size, float sign,
   Product product[2];
   const auto take = [&](std::int64_t i) {
     const Vec<float> e = exponential(load(p + i));
-    if (slopes) store(slopes + i, e / (e + 1) * factor);
+    if constexpr (kSlopes) store(slopes + i, e / (e + 1) * factor);
     return e;
   };
   const auto multiply = [&](Vec<float> e) {
