@@ -102,12 +102,15 @@ def _is_tensor_list(arg: Any) -> bool:
     return isinstance(arg, list) and bool(arg) and isinstance(arg[0], Tensor)
 
 
-def _flat(values: Iterable[Any]) -> Iterable[Any]:
+def _flat(values: Iterable[Any]) -> list[Any]:
+    """``values``, lists of tensors and of gradients (of which some may be None) spread out."""
+    flat: list[Any] = []
     for value in values:
-        if isinstance(value, list) and all(each is None or isinstance(each, Tensor) for each in value):
-            yield from value
+        if isinstance(value, list) and (not value or value[0] is None or isinstance(value[0], Tensor)):
+            flat += value
         else:
-            yield value
+            flat.append(value)
+    return flat
 
 
 def _nested(flat: list[Any], lengths: list[int | None]) -> Iterable[Any]:

@@ -35,8 +35,7 @@ def empty_outputs(x: Tensor, given_mean: Tensor | None, options: Options) -> tup
         stat_shape: tuple[int, ...] = (0,)
     else:
         stat_shape = (reference.groups_of(x, options.norm, options.stat_groups), c)
-    acc = reference.statistics_dtype(x.dtype)
-    mean = torch.empty(stat_shape, dtype=acc, device=x.device)
+    mean = x.new_empty(stat_shape, dtype=reference.statistics_dtype(x.dtype))
     return y, mean, torch.empty_like(mean)
 
 

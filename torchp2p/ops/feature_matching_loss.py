@@ -174,7 +174,7 @@ def _backward_fake(
 
 
 def _empty_loss(fake: list[Tensor]) -> Tensor:
-    return torch.empty((), dtype=statistics_dtype(fake[0].dtype), device=fake[0].device)
+    return fake[0].new_empty((), dtype=statistics_dtype(fake[0].dtype))
 
 
 def _signs_like(fake: Tensor, wanted: bool, backend: str) -> Tensor:

@@ -157,17 +157,18 @@ def _native_forward(
         entries, _native.DTYPE_CODES[maps[0].dtype], _mode_code(mode, for_discriminator), target_is_real,
         loss.data_ptr(), _native.address(scratch), *place,
     )  # fmt: skip
-    _native.raise_for_status(status, "gan_loss", f"maps of shapes {[tuple(p.shape) for p in maps]}")
+    _native.raise_for_status(status, "gan_loss", f"{len(maps)} maps")
     return loss, slopes
 
 
 def _empty_loss(maps: list[Tensor]) -> Tensor:
-    return torch.empty((), dtype=statistics_dtype(maps[0].dtype), device=maps[0].device)
+    return maps[0].new_empty((), dtype=statistics_dtype(maps[0].dtype))
 
 
 def _layout(p: Tensor) -> torch.memory_format:
-    channels_last = p.dim() == 4 and p.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last and not p.is_contiguous() else torch.contiguous_format
+    if p.is_contiguous() or p.dim() != 4 or not p.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def _slope_like(p: Tensor) -> Tensor:
