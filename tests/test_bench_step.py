@@ -6,11 +6,12 @@ import csv
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import bench_step, machine
+from benchmarks import bench_gan_loss, bench_step, harness, machine
 from benchmarks.step import compare as comparing
 from benchmarks.step import options, worker
 from benchmarks.step.breakdown import OPTIMISER, breakdown, kind_of
@@ -359,6 +360,17 @@ def test_how_long_to_measure(call: list[str], rounds: int, warm_up: int, togethe
         (["--vgg", "random"], "--vgg is for presets of pix2pixHD, got pix2pix"),
         (["--presets", "demo"], "--presets is not an option; did you mean '--preset'?"),
         (["--preset", "nix"], "preset must be one of pix2pix, "),
+        (["--size", "axb"], "--size must be HEIGHTxWIDTH in pixels, such as 256x512, got 'axb'"),
+        (["--size", "0x0"], "--size must be HEIGHTxWIDTH in pixels, such as 256x512, got '0x0'"),
+        (["--against", "referense"], "--against must be of reference, "),
+        (["--rounds", "-1"], "--rounds must be more than 0, got -1"),
+        (["--rounds", "many"], "rounds must be a whole number, got 'many'"),
+        (["--warm_up", "0"], "--warm_up must be more than 0, got 0"),
+        (["--together", "0"], "--together must be more than 0, got 0"),
+        (["--limit", "-1"], "--limit must be more than 0, got -1.0"),
+        (["--limit", "nan"], "limit must be a number, got 'nan'"),
+        (["--threads", "x"], "--threads must be whole numbers from 1, with commas, got 'x'"),
+        (["--precision", "float16"], "--precision must be one of float32, bfloat16, got 'float16'"),
     ],
 )
 def test_a_wrong_call_is_one_sentence(call: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -366,6 +378,56 @@ def test_a_wrong_call_is_one_sentence(call: list[str], sentence: str, capsys: py
     said = capsys.readouterr().err
     assert said.startswith(f"torchp2p bench: error: {sentence}")
     assert said.count("\n") == 1
+
+
+@pytest.fixture
+def nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("something was measured")
+
+    monkeypatch.setattr(comparing, "Process", measured)
+    monkeypatch.setattr(harness, "measure", measured)
+
+
+BENCHES = pytest.mark.parametrize("bench", [bench_step, bench_gan_loss], ids=["steps", "an op"])
+
+
+@BENCHES
+@pytest.mark.usefixtures("nothing_is_measured")
+def test_a_folder_that_cannot_take_the_rows_is_said_before_anything_is_measured(bench: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match="the folder of the rows cannot be written to: ") as caught:
+            bench.main(["--results", str(folder)])
+        assert caught.value.filename == str(folder)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@BENCHES
+@pytest.mark.usefixtures("nothing_is_measured")
+def test_rows_with_other_columns_are_found_before_anything_is_measured(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "processor_name", lambda: "chip")
+    for name in ("steps_chip", "chip-1-thread"):
+        (tmp_path / f"{name}.csv").write_text("date,op\n2025,old\n")
+    with pytest.raises(ValueError, match=r"\.csv must have the columns date,commit,.*got date,op"):
+        bench.main(["--threads", "1", "--results", str(tmp_path)])
+
+
+@pytest.mark.usefixtures("nothing_is_measured")
+def test_weights_that_are_not_there_are_said_before_anything_is_measured(tmp_path: Path) -> None:
+    call = ["--preset", "pix2pixhd-512p", "--vgg", str(tmp_path / "vgg19.pth"), "--results", str(tmp_path)]
+    with pytest.raises(FileNotFoundError, match=r"vgg19\.pth does not exist"):
+        bench_step.main(call)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x"])
+def test_a_number_of_threads_that_is_none_is_one_sentence(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "ops", "gan_loss", "--threads", number]) == 2
+    said = capsys.readouterr().err
+    assert said == f"torchp2p bench: error: argument --threads: must be a whole number from 1, got '{number}'\n"
 
 
 def test_cuda_without_a_gpu_is_one_sentence(

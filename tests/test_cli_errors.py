@@ -50,6 +50,18 @@ CALLS = {
     "no command of that name": (["trian"], 2, ["'trian' is not a command; did you mean 'train'?"]),
     "nothing to train": (["train"], 2, ["say what to train"]),
     "an unknown flag": (["train", *TRAIN, "--ngff", "4"], 2, ["--ngff is not an option; did you mean '--ngf'?"]),
+    "an option of the other model": (
+        ["train", *TRAIN, "--recompute", "true"],
+        2,
+        ["--recompute is for pix2pixHD, and what is to be trained is pix2pix"],
+    ),
+    "an option of the other model, of pix2pixHD": (
+        ["train", "--preset=pix2pixhd-512p", "--lambda_L1=10"],
+        2,
+        ["--lambda_L1 is for pix2pix, and what is to be trained is pix2pixHD"],
+    ),
+    "a switch with a number": (["train", *TRAIN, "--cuda_graph=3"], 2, ["cuda_graph must be true or false, got '3'"]),
+    "text for a layout": (["train", *TRAIN, "--channels_last=nhwc"], 2, ["channels_last", "'nhwc'"]),
     "an abbreviated flag": (["train", *TRAIN, "--n_epoch=4"], 2, ["did you mean '--n_epochs'?"]),
     "text for a number": (["train", *TRAIN, "--ngf", "four"], 2, ["ngf must be a whole number, got 'four'"]),
     "a fraction for a count": (["train", *TRAIN, "--ngf=4.5"], 2, ["ngf must be a whole number, got '4.5'"]),

@@ -302,9 +302,14 @@ BAD_ARGUMENTS = {
     "groups do not divide": ({"norm": "batch", "stat_groups": 3}, ValueError, "stat_groups must divide the 2 samples"),
     "no such algorithm": ({"algorithm": "fft"}, ValueError, "winograd_4x4, gemm, phased, fused or None, got 'fft'"),
     "no such backend": ({"backend": "cuda"}, ValueError, "backend must be one of native, .* or None, got 'cuda'"),
+    "weight is a list": ({"weight": [WEIGHT]}, TypeError, "weight must be a Tensor, got list"),
     "winograd with stride": (
         {"algorithm": "winograd", "stride": 2}, BackendUnavailableError, "'winograd' cannot run: .* of stride 1",
     ),
+    "phased with stride": (
+        {"algorithm": "phased", "stride": 2}, BackendUnavailableError, "'phased' cannot run: .* for stride 1",
+    ),
+    "gemm of one image": ({"algorithm": "gemm", "x": X[0]}, ValueError, r"x must be \(N, C, H, W\), got shape"),
 }  # fmt: skip
 
 
@@ -313,6 +318,31 @@ BAD_ARGUMENTS = {
 def test_a_bad_argument_is_named_with_what_was_expected_and_what_came(arguments, error, words, defer):
     with pytest.raises(error, match=words):
         conv_norm_act(**{"x": X, "weight": WEIGHT, "defer": defer, **arguments})
+
+
+UNDER_AUTOCAST = {name: call for name, call in BAD_ARGUMENTS.items() if "another dtype" not in name}
+
+
+@pytest.mark.parametrize(("arguments", "error", "words"), UNDER_AUTOCAST.values(), ids=UNDER_AUTOCAST.keys())
+def test_under_autocast_a_bad_argument_is_named_likewise(arguments, error, words):
+    with torch.autocast("cpu", dtype=torch.bfloat16), pytest.raises(error, match=words):
+        conv_norm_act(**{"x": X, "weight": WEIGHT, **arguments})
+
+
+def test_autocast_leaves_a_float64_weight_as_it_is_and_so_it_is_refused():
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(TypeError, match=r"^weight must be torch\.bfloat16 like x, got torch\.float64$"),
+    ):
+        conv_norm_act(X, WEIGHT.double())
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "dtype"), [("winograd", torch.float16), ("winograd_4x4", torch.bfloat16)], ids=str
+)
+def test_a_dtype_that_an_algorithm_does_not_know_is_its_reason(algorithm, dtype):
+    with pytest.raises(BackendUnavailableError, match=rf"algorithm '{algorithm}' cannot run: .*, not {dtype}$"):
+        conv_norm_act(X.to(dtype), WEIGHT.to(dtype), algorithm=algorithm)
 
 
 BAD_DEFERRED = {

@@ -107,10 +107,7 @@ def table(title: str, rows: Sequence[StepRow]) -> Table:
             cell(row.times_as_fast),
             *(cell(ms / 1e3) for ms in (row.first_step_ms, row.compile_ms)),
             *(cell(mb / 1e3) for mb in (row.peak_mb, row.step_mb)),
-            *(
-                "" if math.isnan(error) else f"{error:.0e}"
-                for error in (row.loss_error, row.weight_error, row.weight_distance)
-            ),
+            *map(error_cell, (row.loss_error, row.weight_error, row.weight_distance)),
         )
     return shown
 

@@ -12,7 +12,7 @@ from torchp2p import ops
 from torchp2p.models.discriminator import ConditionalDiscriminator
 from torchp2p.models.padding import run_padded
 from torchp2p.nn import GANLoss, separate_statistics
-from torchp2p.train.lean import Lean
+from torchp2p.train.lean import Lean, require_lean
 from torchp2p.train.optimisers import adam, set_lr
 from torchp2p.train.pool import ImagePool
 
@@ -48,6 +48,7 @@ class Pix2PixStep:
         seed: of the pool and the gradient penalty.
 
     Raises:
+        TypeError: a lean that is no Lean.
         ValueError: an unknown precision, mode or loss, no loss at all, or no D with ``use_GAN``. In a step: A and B of
             different sizes.
     """
@@ -78,6 +79,7 @@ class Pix2PixStep:
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        require_lean(lean)
         if not (use_GAN or use_L1):
             raise ValueError("use_GAN and use_L1 must not both be off: there would be no loss")
         if use_GAN and D is None:

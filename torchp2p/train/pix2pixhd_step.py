@@ -23,7 +23,7 @@ from torchp2p.models.inputs import tensor_of
 from torchp2p.nn import FeatureMatchingLoss, GANLoss
 from torchp2p.train.frozen import freeze_all_but_the_outermost_enhancer, trainable
 from torchp2p.train.layout import layout_of
-from torchp2p.train.lean import Lean
+from torchp2p.train.lean import Lean, require_lean
 from torchp2p.train.nonfinite import first_nonfinite
 from torchp2p.train.optimisers import adam, set_lr, stepping_in_backward
 from torchp2p.train.pool import ImagePool
@@ -74,6 +74,7 @@ class Pix2PixHDStep:
         seed: of the pool.
 
     Raises:
+        TypeError: a lean that is no Lean.
         ValueError: an unknown precision or mode, a precision that the device lacks, no ``vgg`` without
             ``no_vgg_loss``, a G without enhancers with ``fix_global``. In a step: labels out of range, a size that
             G does not keep, a batch without what the options ask for.
@@ -109,6 +110,7 @@ class Pix2PixHDStep:
         lean: Lean = Lean(),
         seed: int = 0,
     ) -> None:
+        require_lean(lean)
         device = next(G.parameters()).device
         require_precision(precision, device)
         if gan_mode not in GAN_MODES:
