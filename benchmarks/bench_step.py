@@ -133,12 +133,9 @@ def step_row(case: Case, setting: Setting, found: Found, base: Found) -> StepRow
 
 def breakdown_rows(found: Found, row: StepRow) -> Iterator[BreakdownRow]:
     """The kinds of work of one provider, if they were asked for."""
+    shared = {name: getattr(row, name) for name in results.columns(BreakdownRow) if hasattr(row, name)}
     for kind, milliseconds in found.breakdown.items():
-        yield BreakdownRow(
-            date=row.date, commit=row.commit, device=row.device, threads=row.threads, torch=row.torch,
-            preset=row.preset, size=row.size, batch_size=row.batch_size, vgg=row.vgg, provider=row.provider,
-            precision=row.precision, kind=kind, kind_ms=milliseconds,
-        )  # fmt: skip
+        yield BreakdownRow(**shared, kind=kind, kind_ms=milliseconds)
 
 
 def _path(folder: Path, kind: str, setting: Setting) -> Path:

@@ -21,14 +21,20 @@ OURS = "native"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One provider on one case. Everything up to ``shape`` is the key; times are milliseconds a call."""
+class Run:
+    """What every row begins with: when and where it was measured, and what was."""
 
     date: str
     commit: str
     device: str
     threads: int
     torch: str
+
+
+@dataclass(frozen=True)
+class Row(Run):
+    """One provider on one case. Everything up to ``shape`` is the key; times are milliseconds a call."""
+
     allocator: str
     op: str
     config: str
@@ -66,7 +72,8 @@ def prepare(path: Path, row: type[Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        sentence = f"the folder of the rows cannot be written to: {error.strerror}"
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        sentence = f"the folder of the rows cannot be written to: {reason}"
         raise OSError(error.errno, sentence, str(path.parent)) from error
     _content(path, columns(row))
 

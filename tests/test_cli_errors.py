@@ -6,24 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from cli_workshop import TRAIN, fill_workshop
+from cli_workshop import TRAIN
 from tiny_training import files_of
 
 from torchp2p.cli.main import COMMANDS, main
 from torchp2p.ops import _dispatch, _native
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(_same_start_for_every_test: None) -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("cli")
-    fill_workshop(root)
-    return root
 
 
 def test_a_backend_that_cannot_run_is_said_with_its_reason(
@@ -37,13 +24,6 @@ def test_a_backend_that_cannot_run_is_said_with_its_reason(
     assert "backend 'native' cannot run: it was left out" in errors
     assert "Traceback" not in errors
     shutil.rmtree(there / "checkpoints/refused", ignore_errors=True)
-
-
-@pytest.fixture
-def there(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The workshop as the current folder; a test must leave it as it was."""
-    monkeypatch.chdir(workshop)
-    return workshop
 
 
 CALLS = {

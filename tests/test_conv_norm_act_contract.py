@@ -93,13 +93,6 @@ def test_results_have_memory_of_their_own(backend, device):
 # --- torch.compile ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
 @either_layout
 def test_one_compilation_of_a_whole_chain_serves_every_size(layout, fresh_compiler, device):
     first, second = (torch.randn(3, 3, 3, 3, device=device, requires_grad=True) for _ in range(2))

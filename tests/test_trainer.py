@@ -34,11 +34,6 @@ from torchp2p.train.nonfinite import NONFINITE_COLOUR
 from torchp2p.train.trainer import run_folder
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_same_start_for_every_test: None) -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a training that nothing stopped."""
