@@ -256,7 +256,6 @@ def test_data_demo_draws_scenes_in_the_layout_of_pix2pixhd(here: Path) -> None:
 
 
 def test_doctor_shows_what_runs_each_op_and_why_the_others_do_not(capsys: pytest.CaptureFixture[str]) -> None:
-
     assert main(["doctor"]) == 0
     report = capsys.readouterr().out
     for word in ("torchp2p", "torch", "CUDA", "compiled module", "TORCHP2P_BACKEND", "triton", "native"):
@@ -264,6 +263,14 @@ def test_doctor_shows_what_runs_each_op_and_why_the_others_do_not(capsys: pytest
     rows = {line.split("│")[1].strip(): line for line in report.splitlines() if line.count("│") == 7}
     for op in doctor.OPS:
         assert rows[op].split("│")[2].strip() == "native", f"{op} does not run on the native backend here"
+
+
+def test_doctor_says_every_reason_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "why_not", lambda op, backend, *_: f"no {backend} here" if backend == "triton" else "")
+    assert main(["doctor"]) == 0
+    report = capsys.readouterr().out
+    assert report.count("no (1)") == len(doctor.OPS)
+    assert report.count("(1) no triton here\n") == 1
 
 
 def test_doctor_names_the_extra_that_installs_what_is_missing(

@@ -76,7 +76,15 @@ class Pix2PixRecipe(Recipe[TrainConfig]):
 
 
 def build_step(config: TrainConfig, *, lean: Lean = Lean()) -> Pix2PixStep:
-    """Networks, optimisers and losses as the configuration says, seeded, on its device."""
+    """Networks, optimisers and losses as the configuration says, seeded, on its device.
+
+    Args:
+        config: of pix2pix; the data are not looked at.
+        lean: the savings of the step.
+
+    Returns:
+        A step on batches ``{"A": (N, input_nc, H, W), "B": (N, output_nc, H, W)}`` in [-1, 1] (spec section 5.1).
+    """
     torch.manual_seed(config.seed)
     device, layout = config.torch_device(), config.layout()
     G = placed(generator_from_config(config.as_dict()), device, layout)
