@@ -141,3 +141,11 @@ def test_installed_benchmarks_keep_their_rows_in_the_current_folder(monkeypatch:
     assert machine.results_folder().name == "results"
     monkeypatch.setattr(machine, "__file__", "/somewhere/torchp2p/benchmarks/machine.py")
     assert machine.results_folder() == Path("benchmark_results")
+
+
+def test_the_help_of_ops_names_them_and_the_options_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "ops", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("usage: torchp2p bench ops [NAME ...] [-h] [--quick]")
+    assert "norm_act" in said
+    assert "--results FOLDER" in said

@@ -44,7 +44,7 @@ def test_the_first_page_has_an_example_of_ten_lines_for_each_kind_of_user():
     assert all(1 <= len(re.findall(r"^.", text, re.MULTILINE)) <= 10 for text in of_first_page)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("error::FutureWarning", "ignore::DeprecationWarning")
 def test_the_commands_of_the_first_page_run():
     (commands,) = (text for name, text in CONSOLE.items() if name.startswith("docs/index.md"))
     for line in commands.splitlines():
