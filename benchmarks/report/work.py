@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 from unittest import mock
 
@@ -28,10 +29,6 @@ CASES = (
     Case("pix2pixhd-512p", (512, 1024), 1),
     Case("pix2pixhd-1024p", (1024, 2048), 1),
 )
-
-
-TILES = {"winograd": 2, "winograd_4x4": 4}
-"""The side of the tile of results that an algorithm makes at a time."""
 
 
 def table(cases: Sequence[Case] = CASES) -> str:
@@ -87,27 +84,34 @@ def _counted(step: Callable[[], object], optimizers: Sequence[torch.optim.Optimi
 # --- what the operators of torchp2p take, of the shapes of their arguments ----------------------------------------
 
 
-def _convolution(image: Sequence[int], weight: Sequence[int], algorithm: str = "vendor") -> int:
+def _convolution(image: Sequence[int], weight: Sequence[int], algorithm: str = "vendor", stride: int = 1) -> int:
     """One way of a convolution whose smaller side is ``image``, (N, C, H, W)."""
     direct = 2 * image[0] * image[2] * image[3] * math.prod(weight)
-    if algorithm in TILES:
-        tile = TILES[algorithm]
-        return direct * (tile + 2) ** 2 // (9 * tile**2)
+    return int(direct * _share(algorithm, weight[2], weight[3], stride))
+
+
+def _share(algorithm: str, height: int, width: int, stride: int) -> Fraction:
+    """Of the multiplications of a direct convolution by a kernel of height x width."""
     if algorithm == "phased":
-        height, width = weight[2:]
-        return direct * (height + 1) * (width + 1) // (height * width)
-    return direct
+        return Fraction((height + 1) * (width + 1), height * width)
+    if algorithm == "winograd_4x4":  # 36 products for 4x4 results
+        return Fraction(36, 16 * 9)
+    if algorithm == "winograd" and (height, stride) == (3, 1):  # 16 for 2x2
+        return Fraction(16, 4 * 9)
+    if algorithm == "winograd":  # 16 of each of four parts for 3x3
+        return Fraction(4 * 16, 9 * height * width)
+    return Fraction(1)
 
 
 def _conv_norm_act(*args: Any, out_shape: Any) -> int:
-    x, weight, transposed, algorithm = args[0], args[11], args[16], args[19]
-    return _convolution(x if transposed else out_shape[0], weight, algorithm)
+    x, weight, stride, transposed, algorithm = args[0], args[11], args[13], args[16], args[19]
+    return _convolution(x if transposed else out_shape[0], weight, algorithm, stride[0])
 
 
 def _conv_norm_act_backward(*args: Any, out_shape: Any) -> int:
-    grad, x, weight, transposed, algorithm = args[0], args[1], args[12], args[16], args[22]
+    grad, x, weight, stride, transposed, algorithm = args[0], args[1], args[12], args[13], args[16], args[22]
     ways = int(args[18]) + int(args[20])  # the gradients of x and of the weight
-    return ways * _convolution(x if transposed else grad, weight, algorithm)
+    return ways * _convolution(x if transposed else grad, weight, algorithm, stride[0])
 
 
 def _label_conv2d(*args: Any, out_shape: Any) -> int:

@@ -50,7 +50,9 @@ def _ops(arguments: list[str]) -> None:
 
 def _print_help() -> None:
     """The names, and the options that all of them have; a benchmark may have more."""
-    parser = importlib.import_module("torchp2p.benchmarks.harness").arguments(f"NAME, all without one: {', '.join(_known())}")
+    parser = importlib.import_module("torchp2p.benchmarks.harness").arguments(
+        f"NAME, all without one: {', '.join(_known())}"
+    )
     parser.prog = "torchp2p bench ops [NAME ...]"
     parser.print_help()
 
