@@ -297,7 +297,7 @@ BAD_ARGUMENTS = {
     "no such backend": ({"backend": "cuda"}, ValueError, "backend must be one of native, .* or None, got 'cuda'"),
     "weight is a list": ({"weight": [WEIGHT]}, TypeError, "weight must be a Tensor, got list"),
     "winograd with stride": (
-        {"algorithm": "winograd", "stride": 2}, BackendUnavailableError, "'winograd' cannot run: .* of stride 1",
+        {"algorithm": "winograd", "stride": 3}, BackendUnavailableError, "'winograd' cannot run: .* strides of 1 and 2",
     ),
     "phased with stride": (
         {"algorithm": "phased", "stride": 2}, BackendUnavailableError, "'phased' cannot run: .* for stride 1",
