@@ -299,6 +299,18 @@ def test_images_of_any_size_are_padded_for_G_and_cropped_back(size: tuple[int, i
     torch.testing.assert_close(losses["G_L1"], 100 * (expected - B).abs().mean())
 
 
+def test_a_network_that_is_no_module_is_named() -> None:
+    G, D = plain_networks("batch")
+    for networks, name in (((3, D), "G"), ((G, "D"), "D")):
+        with pytest.raises(TypeError, match=rf"^{name} must be a torch\.nn\.Module, got (int|str)$"):
+            Pix2PixStep(*networks)
+
+
+def test_a_batch_without_an_image_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^batch must have 'B' with these options, got 'A'$"):
+        Pix2PixStep(*plain_networks("batch"))({"A": draw_batch()["A"]})
+
+
 def test_the_fake_of_the_step_is_kept_without_its_graph() -> None:
     G, D = plain_networks("batch")
     batch = draw_batch()

@@ -160,10 +160,12 @@ def separate_statistics(net: nn.Module, groups: int) -> Iterator[None]:
         groups: must divide the samples of every batch.
 
     Raises:
-        TypeError: ``groups`` is no int.
+        TypeError: ``net`` is no Module, or ``groups`` no int.
         ValueError: ``groups`` is less than 1, or running statistics of ``net`` are cumulative averages
             (``momentum=None``), which count batches.
     """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     if not isinstance(groups, int):
         raise TypeError(f"groups must be an int, got {type(groups).__name__}")
     if groups < 1:

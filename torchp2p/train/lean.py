@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
 from torchp2p.ops._algorithm import require_algorithm
 
@@ -54,9 +53,3 @@ class Lean:
             if field.type == "bool" and not isinstance(value, bool):
                 raise TypeError(f"{field.name} must be True or False, got {value!r}")
         require_algorithm(self.algorithm)
-
-
-def require_lean(value: Any) -> None:
-    """Raise TypeError unless ``value`` is a Lean."""
-    if not isinstance(value, Lean):
-        raise TypeError(f"lean must be a Lean, got {type(value).__name__}")
