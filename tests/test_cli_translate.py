@@ -141,6 +141,14 @@ def test_a_file_of_the_original_project_needs_no_option(here: Path, prefix: str)
     assert (made[0] == made[1]).all()
 
 
+def test_a_generator_that_makes_nan_is_said_to_have_failed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = load_weights(Path("checkpoints/odd/latest_net_G.pth"))
+    torch.save({name: value * float("nan") for name, value in weights.items()}, "failed.pth")
+    assert main(["translate", "failed.pth", "grey", "--load_size=36", "--crop_size=32"]) == 1
+    said = "translate: error: pair0: the generator makes nan of this sample; its training has failed\n"
+    assert capsys.readouterr().err.endswith(said)
+
+
 def test_an_epoch_that_was_kept_can_be_translated(here: Path) -> None:
     assert main(["train", *TRAIN, "--save_epoch_freq=1", "--n_epochs=2"]) == 0
     assert main(["translate", "checkpoints/new", "--epoch=1"]) == 0
