@@ -19,6 +19,12 @@ template <class F> struct TileGrid {
       : rows((height + F::kM - 1) / F::kM), columns(round_up((width + F::kM - 1) / F::kM, 2)) {}
 };
 
+// Rows of tiles that are taken together, where `most` can be: chunks of about the same size.
+inline std::int64_t rows_of_chunk(std::int64_t rows, std::int64_t most) {
+  const std::int64_t chunks = most > 1 ? (rows + most - 1) / most : rows;
+  return (rows + chunks - 1) / chunks;
+}
+
 // An image that is read or written. Tiles of kSide x kSide pixels cover it, kM apart, of which the first begins `top`
 // pixels above and `left` pixels beside it.
 template <class T> struct Image {

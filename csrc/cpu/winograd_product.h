@@ -18,7 +18,7 @@ namespace TORCHP2P_ISA {
 
 // Tiles that are multiplied together, if a row has not more; and terms that are summed before the next filters are
 // transformed: a panel's filters and sums then share the second-level cache.
-constexpr std::int64_t kChunkTiles = 256, kTermsDepth = 128;
+constexpr std::int64_t kChunkTiles = 288, kTermsDepth = 128;
 
 // Whose parts are they: of what is summed over, as in a convolution, or of the results, as in its adjoint.
 enum class Parts { kOfTerms, kOfResults };
@@ -35,8 +35,7 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
   PanelProduct(std::int64_t samples, const TileGrid<F>& grid, int stride, const Image<const T>& image,
                const Filters<const W>& filters)
       : image_(image), weight_(filters), grid_(grid), stride_(stride), rows_(samples * grid_.rows),
-        chunk_(grid_.columns < kChunkTiles ? kChunkTiles / grid_.columns : 1),
-        tiles_(round_up((chunk_ < rows_ ? chunk_ : rows_) * grid_.columns, kRows)),
+        chunk_(rows_of_chunk(rows_, kChunkTiles / grid_.columns)), tiles_(round_up(chunk_ * grid_.columns, kRows)),
         terms_((filters.terms + kWidth - 1) / kWidth * kOfTerms),
         panels_((filters.lanes + kWidth - 1) / kWidth * kOfResults),
         threads_(thread_count(rows_ * grid_.columns * kCount * filters.lanes)),
@@ -65,7 +64,8 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
   }
 
  private:
-  static constexpr std::int64_t kBlockUnits = kTermsDepth / Product::kPack * kWidth;
+  // Of a frequency of a block of filters, and more, lest all frequencies of a filter fall into one set of the cache.
+  static constexpr std::int64_t kBlockUnits = kTermsDepth / Product::kPack * kWidth + kWidth;
   static constexpr std::int64_t kBlockPanels = kTermsDepth / kWidth;
   // Panels that are summed before sums are added to those before: parts with fewer taps are not summed everywhere.
   static constexpr std::int64_t kChain = kOfTerms == 1 ? kBlockPanels : F::kKernel == 2 * F::kR ? 2 : 1;
