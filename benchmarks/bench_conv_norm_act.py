@@ -1,4 +1,5 @@
-"""conv_norm_act in a residual block against plain modules and torch.compile, and the bytes a chain of blocks keeps.
+"""conv_norm_act against plain modules and torch.compile: in a residual block, and as the other layers of the networks;
+and the bytes that a chain of blocks keeps.
 
     python -m benchmarks.bench_conv_norm_act [--quick] [--threads N] [--allocator keep] [--large]
 
@@ -29,6 +30,20 @@ SHAPES = (
     (1, 1024, 32, 64),  # at 1024 x 512
 )
 LARGE_SHAPE = (1, 64, 512, 1024)  # of the local enhancer at 2048 x 1024
+LAYERS: dict[
+    str, tuple[tuple[int, ...], int, int, dict[str, Any]]
+] = {  # of networks at 256 x 256 and 512 x 256: what it is, x, outputs, kernel, and how it is convolved
+    "U-Net, 4x4 down": ((1, 128, 64, 64), 256, 4, {"stride": 2, "padding": 1}),
+    "U-Net, 4x4 up": ((1, 512, 32, 32), 128, 4, {"stride": 2, "padding": 1, "transposed": True}),
+    "discriminator, 4x4": ((1, 256, 33, 65), 512, 4, {"padding": 2}),
+    "generator, 3x3 down": ((1, 256, 64, 128), 512, 3, {"stride": 2, "padding": 1}),
+    "generator, 3x3 up": (
+        (1, 512, 32, 64),
+        256,
+        3,
+        {"stride": 2, "padding": 1, "transposed": True, "output_padding": 1},
+    ),
+}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHAIN = 6
 
@@ -45,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             # A call on the large one takes seconds.
             rounds = 5 if shape == LARGE_SHAPE else None
             session.run(case(shape, dtype), list(providers(shape, dtype)), MODES, rounds=rounds)
+    for layer in () if options.quick else LAYERS:
+        for dtype in DTYPES:
+            session.run(layer_case(layer, dtype), list(layer_providers(layer, dtype)), MODES)
     session.save()
     plain, ours = (saved_bytes(block, SHAPES[0]) for block in (eager, native))
     print(f"a chain of {CHAIN} residual blocks at {SHAPES[0]} keeps {plain / 1e6:.1f} MB in plain modules, ", end="")
@@ -90,6 +108,34 @@ def providers(shape: tuple[int, int, int, int], dtype: str) -> Iterator[Provider
     yield Provider(OURS, run(native))
     for algorithm in ("vendor", "winograd", "winograd_4x4") if dtype == "float32" else ("vendor", "winograd"):
         yield Provider(algorithm, run(partial(native, algorithm=algorithm)))
+
+
+def layer_case(layer: str, dtype: str) -> Case:
+    """As ``case``, of one of ``LAYERS``."""
+    shape, outputs, *_ = LAYERS[layer]
+    config = f"{layer} to {outputs}, instance leaky_relu"
+    return Case(op="conv_norm_act", config=config, dtype=dtype, shape="x".join(map(str, shape)), traffic={})
+
+
+def layer_providers(layer: str, dtype: str) -> Iterator[Provider]:
+    """As ``providers``, of one of ``LAYERS``."""
+    shape, outputs, kernel, how = LAYERS[layer]
+    channels = (shape[1], outputs) if how.get("transposed") else (outputs, shape[1])
+    inputs = [t.to(DTYPES[dtype]) for t in (torch.randn(shape), torch.randn(*channels, kernel, kernel) / 30)]
+    plain = {name: value for name, value in how.items() if name != "transposed"}
+    convolution: Callable[..., Tensor] = F.conv_transpose2d if how.get("transposed") else F.conv2d
+
+    def eager(x: Tensor, weight: Tensor) -> Tensor:
+        return F.leaky_relu(F.instance_norm(convolution(x, weight, **plain)), 0.2, inplace=True)
+
+    def run(block: Callable[..., Any]) -> Callable[[str], Callable[[], object]]:
+        return lambda mode: timed_call(block, inputs, mode)
+
+    yield Provider(EAGER, run(eager))
+    yield Provider("compile", lambda mode: timed_call(compiled(eager), inputs, mode))
+    yield Provider(OURS, run(partial(ops.conv_norm_act, **how)))
+    for algorithm in ("vendor", "winograd"):
+        yield Provider(algorithm, run(partial(ops.conv_norm_act, algorithm=algorithm, **how)))
 
 
 def saved_bytes(block: Block, shape: tuple[int, int, int, int]) -> int:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -30,6 +31,10 @@ from .step.training import Case
 
 PAGE = 140
 """Characters of a line where there is no terminal."""
+
+
+KINDS = {"steps": StepRow, "breakdown": BreakdownRow}
+"""The rows by the name of their file."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises:
         UsageError: of the options.
-        ValueError: ``--device cuda`` without a GPU.
+        ValueError: ``--device cuda`` without a GPU, weights that are not VGG's, or rows with other columns where these
+            are to go.
+        OSError: no file of the weights, or the folder of the rows cannot be written to.
     """
     given = options.parsed(sys.argv[1:] if argv is None else argv)
     device = machine.gpu_name() if given.device == "cuda" else machine.processor_name()
@@ -57,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(given.results) if given.results else machine.results_folder()
     with options.vgg_weights(given.vgg) as vgg:
         cases = options.cases(given, vgg)
+        for kind, row in KINDS.items():
+            results.prepare(_path(folder, kind, setting), row)
         console.print(f"{device}, torch {torch.__version__}, commit {machine.commit()}")
         for case in cases:
             _measure(case, setting, folder)
@@ -70,10 +79,10 @@ def _measure(case: Case, setting: Setting, folder: Path) -> None:
     rows = [step_row(case, setting, each, found[0]) for each in found]
     console.print(table(_title(case), rows))
     of_kinds = [row for each, own in zip(found, rows, strict=True) for row in breakdown_rows(each, own)]
-    name = machine.slug(setting.device)
-    for kind, made in (("steps", rows), ("breakdown", of_kinds)):
+    made_by_kind: dict[str, Sequence[Any]] = {"steps": rows, "breakdown": of_kinds}
+    for kind, made in made_by_kind.items():
         if made:
-            path = folder / f"{kind}_{name}.csv"
+            path = _path(folder, kind, setting)
             results.append_rows(path, made)
             console.print(f"{len(made)} rows appended to {path}")
 
@@ -124,12 +133,14 @@ def step_row(case: Case, setting: Setting, found: Found, base: Found) -> StepRow
 
 def breakdown_rows(found: Found, row: StepRow) -> Iterator[BreakdownRow]:
     """The kinds of work of one provider, if they were asked for."""
+    shared = {name: getattr(row, name) for name in results.columns(BreakdownRow) if hasattr(row, name)}
     for kind, milliseconds in found.breakdown.items():
-        yield BreakdownRow(
-            date=row.date, commit=row.commit, device=row.device, threads=row.threads, torch=row.torch,
-            preset=row.preset, size=row.size, batch_size=row.batch_size, vgg=row.vgg, provider=row.provider,
-            precision=row.precision, kind=kind, kind_ms=milliseconds,
-        )  # fmt: skip
+        yield BreakdownRow(**shared, kind=kind, kind_ms=milliseconds)
+
+
+def _path(folder: Path, kind: str, setting: Setting) -> Path:
+    """The file of rows of one of KINDS."""
+    return folder / f"{kind}_{machine.slug(setting.device)}.csv"
 
 
 def _title(case: Case) -> str:

@@ -46,6 +46,8 @@ def cases() -> Iterator[Case]:
     yield conv_norm_act((1, 16, 512, 1024), mean=0.0)
     yield conv_norm_act((1, 64, 64, 128), mean=1000.0)
     yield conv_norm_act((1, 256, 32, 64), mean=0.0)  # by Winograd's algorithm, the backends' convolutions too
+    yield down_and_up((1, 64, 64, 64), mean=0.0)  # so are these
+    yield down_and_up((1, 64, 64, 64), mean=1000.0)
     for mode in ("vanilla", "lsgan", "hinge", "wgan"):
         yield gan_loss(mode, 1.0)
     yield gan_loss("vanilla", 30.0)
@@ -105,6 +107,27 @@ def conv_norm_act(shape: tuple[int, int, int, int], *, mean: float) -> Case:
         return result
 
     return Case("conv_norm_act", f"two 3x3 instance relu{values(mean, 1.0)}", named(shape), tensors, run)
+
+
+def down_and_up(shape: tuple[int, int, int, int], *, mean: float) -> Case:
+    """A 4x4 convolution of stride 2 to twice the channels and a transposed one back, as levels of a U-Net."""
+    channels = shape[1]
+    tensors = {"x": mean + torch.randn(shape, dtype=torch.float64)}
+    tensors |= {
+        "down": torch.randn(2 * channels, channels, 4, 4) / 30,
+        "up": torch.randn(2 * channels, channels, 4, 4) / 30,
+    }
+
+    def run(provider: str, t: Mapping[str, Tensor]) -> Tensor:
+        if provider == EAGER:
+            h = F.leaky_relu(F.instance_norm(F.conv2d(t["x"], t["down"], stride=2, padding=1)), 0.2)
+            return F.instance_norm(F.conv_transpose2d(h, t["up"], stride=2, padding=1))
+        block = partial(ops.conv_norm_act, stride=2, padding=1, backend=provider)
+        result = block(block(t["x"], t["down"], act="leaky_relu", defer=True), t["up"], act="none", transposed=True)
+        assert isinstance(result, Tensor)
+        return result
+
+    return Case("conv_norm_act", f"4x4 down and up, instance{values(mean, 1.0)}", named(shape), tensors, run)
 
 
 def gan_loss(mode: str, spread: float, sizes: tuple[tuple[int, int], ...] = ((67, 131), (35, 67), (19, 35))) -> Case:

@@ -189,7 +189,7 @@ def arguments(description: str | None) -> Parser:
     parser.add_argument("--quick", action="store_true", help="a few cases and rounds, under a minute")
     parser.add_argument("--large", action="store_true", help="also activations at 2048 x 1024 (8 GB of memory)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where all providers run")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of every provider")
+    parser.add_argument("--threads", type=_count, default=torch.get_num_threads(), help="threads of every provider")
     parser.add_argument(
         "--allocator",
         choices=machine.ALLOCATORS,
@@ -206,6 +206,12 @@ def arguments(description: str | None) -> Parser:
     return parser
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
+
+
 class Session:
     """One run of a benchmark: sets the machine up, measures cases, shows them, and keeps the rows at the end.
 
@@ -213,9 +219,9 @@ class Session:
         options: what `arguments` parsed.
 
     Raises:
-        OSError: the allocator asked for cannot be had.
+        OSError: the allocator asked for cannot be had, or the folder of the rows not be written to.
         BackendUnavailableError: there are no native kernels for the device.
-        ValueError: there is no such device.
+        ValueError: there is no such device, or the file of the rows has other columns.
     """
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -226,6 +232,8 @@ class Session:
         self.console = Console()
         self.on_cuda = options.device == "cuda"
         self.device = machine.gpu_name() if self.on_cuda else machine.cpu_name(options.threads)
+        self.path = options.results / f"{machine.slug(self.device)}.csv"
+        results.prepare(self.path, results.Row)
         if self.on_cuda:
             torch.set_default_device("cuda")  # the tensors of every case are made there
         ops.norm_act(torch.zeros(1, 1, 2, 2), backend="native")  # raises where a fallback would be measured as ours
@@ -261,9 +269,8 @@ class Session:
 
     def save(self) -> None:
         """Append all rows to the file of this device."""
-        path = self.options.results / f"{machine.slug(self.device)}.csv"
-        results.append_rows(path, self.rows)
-        self.console.print(f"{len(self.rows)} rows appended to {path}", highlight=False)
+        results.append_rows(self.path, self.rows)
+        self.console.print(f"{len(self.rows)} rows appended to {self.path}", highlight=False)
 
     def _memory_bandwidth(self) -> float:
         """Measure a copy and a read of a large buffer; the copy's GB/s is what tables compare with."""

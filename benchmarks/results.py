@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import io
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,20 @@ OURS = "native"
 
 
 @dataclass(frozen=True)
-class Row:
-    """One provider on one case. Everything up to ``shape`` is the key; times are milliseconds a call."""
+class Run:
+    """What every row begins with: when and where it was measured, and what was."""
 
     date: str
     commit: str
     device: str
     threads: int
     torch: str
+
+
+@dataclass(frozen=True)
+class Row(Run):
+    """One provider on one case. Everything up to ``shape`` is the key; times are milliseconds a call."""
+
     allocator: str
     op: str
     config: str
@@ -54,6 +61,23 @@ def columns(row: type[Any]) -> tuple[str, ...]:
 FIELDS = columns(Row)
 
 
+def prepare(path: Path, row: type[Any]) -> None:
+    """See that such rows can be appended to ``path``, and make its folder, before anything is measured.
+
+    Raises:
+        ValueError: the file has other columns than they.
+        OSError: the folder cannot be made or written to, or the file not be read.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        reason = "it is a file" if isinstance(error, FileExistsError) else error.strerror
+        sentence = f"the folder of the rows cannot be written to: {reason}"
+        raise OSError(error.errno, sentence, str(path.parent)) from error
+    _content(path, columns(row))
+
+
 def append_rows(path: Path, rows: Sequence[Any]) -> None:
     """Add ``rows``, at least one and all of one dataclass, to the CSV file ``path``, which is made if need be.
 
@@ -64,17 +88,23 @@ def append_rows(path: Path, rows: Sequence[Any]) -> None:
         OSError: it cannot be read or written; the old content is then untouched.
     """
     fields = columns(type(rows[0]))
-    header = ",".join(fields) + "\n"
-    old = path.read_text() if path.exists() else header
-    first_line = old.partition("\n")[0]
-    if first_line != header.rstrip("\n"):
-        raise ValueError(f"{path} must have the columns {','.join(fields)}, got {first_line}")
+    old = _content(path, fields)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     for row in rows:
         writer.writerow(_cell(getattr(row, name)) for name in fields)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda file: file.write((old + text.getvalue()).encode()))
+
+
+def _content(path: Path, fields: Sequence[str]) -> str:
+    """What the file holds: the line of its columns at the least, which are to be ``fields``."""
+    header = ",".join(fields)
+    old = path.read_text() if path.exists() else header + "\n"
+    first_line = old.partition("\n")[0]
+    if first_line != header:
+        raise ValueError(f"{path} must have the columns {header}, got {first_line}")
+    return old
 
 
 def _cell(value: object) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny_training import draw_dataset, draw_pair, flags, run_training, save, tiny_config
 
 TRAIN = flags(tiny_config(Path(), name="new", n_epochs=1, n_epochs_decay=0))
@@ -46,3 +48,7 @@ def fill_workshop(root: Path) -> None:
     (root / "resume.yaml").write_text("resume: true\n")
     (root / "weights.pth").write_bytes(b"no weights")
     torch.save({"model.0.weight": torch.zeros(3, 3, 3, 3)}, root / "unknown_network.pth")
+
+
+def picture(path: Path | str) -> np.ndarray:
+    return np.asarray(Image.open(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,14 @@ def _same_start_for_every_test():
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def fresh_compiler() -> Iterator[None]:
+    """torch.compile knows of nothing that was compiled before, nor is anything left to the next test."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
 @pytest.fixture(scope="session")
 def cityscapes() -> Path:
     """Folder of the Cityscapes sample frames (``train_img``, ``train_label``, ...)."""
@@ -119,3 +128,29 @@ def cityscapes() -> Path:
     if not (folder / "train_img").is_dir():
         pytest.skip(f"no Cityscapes sample frames in {folder} (set TORCHP2P_CITYSCAPES)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the commands are tried on, see ``cli_workshop.py``."""
+    from cli_workshop import fill_workshop
+
+    root = tmp_path_factory.mktemp("cli")
+    fill_workshop(root)
+    return root
+
+
+@pytest.fixture
+def there(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The workshop as the current folder; a test must leave it as it was."""
+    monkeypatch.chdir(workshop)
+    return workshop
+
+
+@pytest.fixture
+def here(workshop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the workshop as the current folder, to work in."""
+    copy = tmp_path / "copy"
+    shutil.copytree(workshop, copy)
+    monkeypatch.chdir(copy)
+    return copy

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import bench_step, machine
+from benchmarks import bench_step
 from benchmarks.step import compare as comparing
 from benchmarks.step import options, worker
 from benchmarks.step.breakdown import OPTIMISER, breakdown, kind_of
@@ -19,7 +19,6 @@ from benchmarks.step.providers import PROVIDERS, Provider, ablations, against
 from benchmarks.step.rows import DONE, StepRow
 from benchmarks.step.training import Case, training
 from benchmarks.step.worker import Failed, Memory, WarmUp, errors
-from torchp2p.cli.main import main
 from torchp2p.cli.parsing import UsageError
 from torchp2p.train import Lean
 
@@ -321,71 +320,3 @@ def test_rows_of_what_failed_say_why_and_hold_no_numbers() -> None:
     assert row.outcome == "needs more than 1 GB"
     assert all(math.isnan(getattr(row, name)) for name in ("median_ms", "times_as_fast", "peak_mb", "weight_error"))
     assert {field.name for field in dataclasses.fields(StepRow)} >= {"date", "commit", "device", "torch"}
-
-
-def test_scaling_is_every_size_on_one_thread_and_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    found = options.cases(options.parsed(["--preset", "pix2pixhd-512p", "--scale"]), None)
-    assert [(case.size, case.threads) for case in found[:3]] == [((256, 256), 1), ((256, 256), 4), ((256, 512), 1)]
-    assert found[-1].size == (1024, 2048)
-
-
-@pytest.mark.parametrize(
-    ("name", "size"), [("pix2pix", (256, 256)), ("demo", (128, 128)), ("pix2pixhd-1024p", (1024, 2048))]
-)
-def test_a_preset_has_a_size_of_its_own(name: str, size: tuple[int, int]) -> None:
-    (case,) = options.cases(options.parsed(["--preset", name, "--threads", "2"]), None)
-    assert (case.size, case.threads) == (size, 2)
-
-
-@pytest.mark.parametrize(
-    ("call", "rounds", "warm_up", "together"),
-    [([], 7, 10, 3), (["--quick"], 3, 5, 3), (["--once"], 1, 1, 1), (["--quick", "--rounds", "9"], 9, 5, 3)],
-)
-def test_how_long_to_measure(call: list[str], rounds: int, warm_up: int, together: int) -> None:
-    plan = options.plan(options.parsed(call))
-    assert (plan.rounds, plan.warm_up, plan.together) == (rounds, warm_up, together)
-
-
-@pytest.mark.parametrize(
-    ("call", "sentence"),
-    [
-        (["--size", "100x100"], "--size must be of multiples of 256 with pix2pix, got 100x100"),
-        (["--size", "big"], "--size must be HEIGHTxWIDTH in pixels, such as 256x512, got 'big'"),
-        (["--threads", "0"], "--threads must be whole numbers from 1, with commas, got '0'"),
-        (["--rounds", "0"], "--rounds must be more than 0, got 0"),
-        (["--device", "tpu"], "--device must be one of cpu, cuda, got 'tpu'"),
-        (["--ablate", "--against", "compile"], "--ablate and --against must not both be given"),
-        (["--vgg", "random"], "--vgg is for presets of pix2pixHD, got pix2pix"),
-        (["--presets", "demo"], "--presets is not an option; did you mean '--preset'?"),
-        (["--preset", "nix"], "preset must be one of pix2pix, "),
-    ],
-)
-def test_a_wrong_call_is_one_sentence(call: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "step", *call]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"torchp2p bench: error: {sentence}")
-    assert said.count("\n") == 1
-
-
-def test_cuda_without_a_gpu_is_one_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for kind in (["step"], ["ops", "gan_loss"]):
-        assert main(["bench", *kind, "--device", "cuda"]) == 1
-        said = capsys.readouterr().err
-        assert said == "torchp2p bench: error: device cuda was asked for, but this torch sees no CUDA device\n"
-
-
-def test_what_to_measure_must_be_known(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "stap"]) == 2
-    assert "must be step or ops, got 'stap'; did you mean 'step'?" in capsys.readouterr().err
-    assert main(["bench", "ops", "gan_los"]) == 2
-    assert "got 'gan_los'; did you mean 'gan_loss'?" in capsys.readouterr().err
-
-
-def test_installed_benchmarks_keep_their_rows_in_the_current_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert machine.results_folder().name == "results"
-    monkeypatch.setattr(machine, "__file__", "/somewhere/torchp2p/benchmarks/machine.py")
-    assert machine.results_folder() == Path("benchmark_results")

@@ -199,3 +199,44 @@ def test_a_closure_finds_the_gradients() -> None:
 def test_parameters_that_are_not_float32_are_refused() -> None:
     with pytest.raises(TypeError, match=r"^parameters must be float32, got torch\.float64$"):
         BFloat16Adam([nn.Parameter(torch.zeros(2, dtype=torch.float64))])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"lr": -1e-3}, "lr must be a number that is not negative, got -0.001"),
+        ({"lr": float("nan")}, "lr must be a number that is not negative, got nan"),
+        ({"lr": "fast"}, "lr must be a number that is not negative, got 'fast'"),
+        ({"eps": -1e-8}, "eps must be a number that is not negative, got -1e-08"),
+        ({"betas": (0.5, 1.0)}, r"betas must be two numbers from 0 to below 1, got \(0.5, 1.0\)"),
+        ({"betas": (-0.1, 0.9)}, r"betas must be two numbers from 0 to below 1, got \(-0.1, 0.9\)"),
+        ({"betas": 0.5}, "betas must be two numbers from 0 to below 1, got 0.5"),
+        ({"betas": (0.5, 0.9, 0.9)}, r"betas must be two numbers .* got \(0.5, 0.9, 0.9\)"),
+    ],
+)
+def test_rates_that_cannot_be_are_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        BFloat16Adam([parameter(3)], **options)
+
+
+def test_a_group_that_cannot_be_is_refused_and_not_kept() -> None:
+    optimizer = BFloat16Adam([parameter(3)])
+    for group, sentence in (
+        ({"params": [parameter(2)], "lr": -1}, "lr must be a number that is not negative, got -1"),
+        ({"params": [nn.Parameter(torch.zeros(2, dtype=torch.cfloat))]}, "parameters must be float32, got"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=sentence):
+            optimizer.add_param_group(group)
+    assert len(optimizer.param_groups) == 1
+
+
+def test_without_parameters_there_is_nothing_to_step() -> None:
+    with pytest.raises(ValueError, match="empty parameter list"):
+        BFloat16Adam([])
+
+
+def test_a_sparse_gradient_is_refused() -> None:
+    table = nn.Embedding(5, 2, sparse=True)
+    table(torch.tensor([1, 3])).sum().backward()
+    with pytest.raises(TypeError, match=r"^gradients must be dense, got torch\.sparse_coo$"):
+        BFloat16Adam(table.parameters()).step()

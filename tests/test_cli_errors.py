@@ -6,24 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
-from cli_workshop import TRAIN, fill_workshop
+from cli_workshop import TRAIN
 from tiny_training import files_of
 
 from torchp2p.cli.main import COMMANDS, main
 from torchp2p.ops import _dispatch, _native
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(_same_start_for_every_test: None) -> None:
-    torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("cli")
-    fill_workshop(root)
-    return root
 
 
 def test_a_backend_that_cannot_run_is_said_with_its_reason(
@@ -39,17 +26,22 @@ def test_a_backend_that_cannot_run_is_said_with_its_reason(
     shutil.rmtree(there / "checkpoints/refused", ignore_errors=True)
 
 
-@pytest.fixture
-def there(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The workshop as the current folder; a test must leave it as it was."""
-    monkeypatch.chdir(workshop)
-    return workshop
-
-
 CALLS = {
     "no command of that name": (["trian"], 2, ["'trian' is not a command; did you mean 'train'?"]),
     "nothing to train": (["train"], 2, ["say what to train"]),
     "an unknown flag": (["train", *TRAIN, "--ngff", "4"], 2, ["--ngff is not an option; did you mean '--ngf'?"]),
+    "an option of the other model": (
+        ["train", *TRAIN, "--recompute", "true"],
+        2,
+        ["--recompute is for pix2pixHD, and what is to be trained is pix2pix"],
+    ),
+    "an option of the other model, of pix2pixHD": (
+        ["train", "--preset=pix2pixhd-512p", "--lambda_L1=10"],
+        2,
+        ["--lambda_L1 is for pix2pix, and what is to be trained is pix2pixHD"],
+    ),
+    "a switch with a number": (["train", *TRAIN, "--cuda_graph=3"], 2, ["cuda_graph must be true or false, got '3'"]),
+    "text for a layout": (["train", *TRAIN, "--channels_last=nhwc"], 2, ["channels_last", "'nhwc'"]),
     "an abbreviated flag": (["train", *TRAIN, "--n_epoch=4"], 2, ["did you mean '--n_epochs'?"]),
     "text for a number": (["train", *TRAIN, "--ngf", "four"], 2, ["ngf must be a whole number, got 'four'"]),
     "a fraction for a count": (["train", *TRAIN, "--ngf=4.5"], 2, ["ngf must be a whole number, got '4.5'"]),

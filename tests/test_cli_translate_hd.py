@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cli_workshop import picture
 from PIL import Image
 from tiny_labelled_training import TINY, fill_studio, train_tiny
 
@@ -18,11 +19,6 @@ from torchp2p.models import define_hd_G, load_weights
 
 SCENES = ("scene_000000", "scene_000001")
 CITYSCAPES = "frankfurt_000000_000294"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(_same_start_for_every_test: None) -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +37,6 @@ def here(studio: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(studio, copy)
     monkeypatch.chdir(copy)
     return copy
-
-
-def picture(path: Path | str) -> np.ndarray:
-    return np.asarray(Image.open(path))
 
 
 def translated(*arguments: str, place: str = "styled/test_latest") -> dict[str, np.ndarray]:

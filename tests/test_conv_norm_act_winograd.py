@@ -172,13 +172,15 @@ def test_smaller_instruction_sets_compute_the_same(isa: str) -> None:
 import torch
 from torchp2p.ops import conv_norm_act
 torch.manual_seed(0)
-x, weight = torch.randn(1, 21, 9, 10, dtype=torch.float64), torch.randn(5, 21, 3, 3, dtype=torch.float64)
-for name in ("winograd", "winograd_4x4"):
-    found, expected = (conv_norm_act(x, weight, norm="none", algorithm=each) for each in (name, "vendor"))
+x = torch.randn(1, 21, 9, 10, dtype=torch.float64)
+for name, kernel, stride in (("winograd", 3, 1), ("winograd_4x4", 3, 1), ("winograd", 3, 2), ("winograd", 4, 1)):
+    weight, how = torch.randn(5, 21, kernel, kernel, dtype=torch.float64), {"norm": "none", "stride": stride}
+    found, expected = (conv_norm_act(x, weight, **how, algorithm=each) for each in (name, "vendor"))
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
-x, weight = x.bfloat16(), weight.bfloat16()
-found, expected = (conv_norm_act(x, weight, norm="none", algorithm=each) for each in ("winograd", "vendor"))
-torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-1)
+for kernel, stride in ((3, 1), (4, 2)):
+    weight, how = torch.randn(5, 21, kernel, kernel).bfloat16(), {"norm": "none", "stride": stride}
+    found, expected = (conv_norm_act(x.bfloat16(), weight, **how, algorithm=each) for each in ("winograd", "vendor"))
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-1)
 """
     subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "TORCHP2P_CPU_ISA": isa})
 
@@ -300,14 +302,16 @@ def test_under_autocast_the_double_gradient_is_that_of_the_vendors() -> None:
 @pytest.mark.parametrize(
     ("x", "weight", "options", "reason"),
     [
-        (torch.randn(1, 2, 6, 6), torch.randn(3, 2, 3, 3), {"stride": 2}, "3x3 kernels of stride 1"),
-        (torch.randn(1, 2, 6, 6), torch.randn(3, 2, 4, 4), {}, "3x3 kernels of stride 1"),
-        (torch.randn(1, 3, 6, 6), torch.randn(3, 2, 3, 3), {"transposed": True}, "3x3 kernels of stride 1"),
+        (torch.randn(1, 2, 6, 6), torch.randn(3, 2, 3, 3), {"stride": 3}, "strides of 1 and 2"),
+        (torch.randn(1, 2, 6, 6), torch.randn(3, 2, 4, 4), {"stride": (1, 2)}, "strides of 1 and 2"),
+        (torch.randn(1, 2, 6, 6), torch.randn(3, 2, 5, 5), {}, "kernels of 3x3 and 4x4"),
+        (torch.randn(1, 2, 6, 6), torch.randn(3, 2, 4, 3), {}, "kernels of 3x3 and 4x4"),
+        (torch.randn(1, 3, 6, 6), torch.randn(3, 2, 3, 3), {"transposed": True}, "transposed ones of 2"),
         (
             torch.randn(1, 2, 6, 6).half(),
             torch.randn(3, 2, 3, 3).half(),
             {},
-            "float32, float64 and, by tiles of 2x2, bfloat16, not torch.float16",
+            "float32, float64 and, but for tiles of 4x4, bfloat16, not torch.float16",
         ),
     ],
 )
@@ -318,7 +322,7 @@ def test_asked_for_where_it_cannot_be_had_it_says_why(algorithm, x, weight, opti
 
 def test_tiles_of_4x4_are_refused_in_bfloat16() -> None:
     x, weight = torch.randn(1, 2, 6, 6).bfloat16(), torch.randn(3, 2, 3, 3).bfloat16()
-    with pytest.raises(BackendUnavailableError, match="by tiles of 2x2, bfloat16, not torch"):
+    with pytest.raises(BackendUnavailableError, match="but for tiles of 4x4, bfloat16, not torch"):
         conv_norm_act(x, weight, algorithm="winograd_4x4")
 
 
@@ -338,7 +342,7 @@ def test_no_samples_are_no_convolution() -> None:
         ("winograd_4x4", {}, 1),
         ("vendor", {"algorithm": "winograd"}, 1),  # who asks is served
         ("winograd", {"algorithm": "vendor"}, 0),
-        ("winograd", {"stride": 2}, 0),  # it cannot run
+        ("winograd", {"stride": 3}, 0),  # it cannot run
         (None, {}, 0),  # the rule: too few channels
     ],
 )
@@ -357,5 +361,7 @@ def test_after_a_context_the_rule_holds_again(monkeypatch) -> None:
 
 
 def test_a_context_of_no_algorithm_is_refused() -> None:
-    with pytest.raises(ValueError, match="algorithm must be one of vendor, winograd"), algorithm("fastest"):
-        pass
+    for name in ("fastest", 3):
+        message = f"algorithm must be one of vendor, winograd.*got {name!r}"
+        with pytest.raises(ValueError, match=message), algorithm(name):
+            pass

@@ -44,7 +44,7 @@ def test_the_first_page_has_an_example_of_ten_lines_for_each_kind_of_user():
     assert all(1 <= len(re.findall(r"^.", text, re.MULTILINE)) <= 10 for text in of_first_page)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("error::FutureWarning", "ignore::DeprecationWarning")
 def test_the_commands_of_the_first_page_run():
     (commands,) = (text for name, text in CONSOLE.items() if name.startswith("docs/index.md"))
     for line in commands.splitlines():
@@ -55,13 +55,16 @@ def test_the_commands_of_the_first_page_run():
 @pytest.mark.parametrize("name", CONSOLE)
 def test_commands_are_those_that_there_are(name, capsys):
     for line in CONSOLE[name].splitlines():
-        program, command, *arguments = shlex.split(line)
-        assert (program, command in COMMANDS) == ("torchp2p", True), line
-        known = flags_of(command, capsys)
-        assert {word.partition("=")[0] for word in arguments if word.startswith("--")} <= known, line
+        program, *call = shlex.split(line, comments=True)
+        assert (program, call[0] in COMMANDS) == ("torchp2p", True), line
+        known = flags_of(call, capsys)
+        assert {word.partition("=")[0] for word in call if word.startswith("--")} <= known, line
 
 
-def flags_of(command: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+def flags_of(call: list[str], capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """The flags of the command, of its sub-command, and of the model that its preset is of."""
+    words = call[: 2 if call[0] in ("data", "features") else 1]
+    preset = call.index("--preset") if "--preset" in call else len(call)
     with pytest.raises(SystemExit):
-        main([command, "--help"])
+        main([*words, *call[preset : preset + 2], "--help"])
     return set(re.findall(r"--\w+", capsys.readouterr().out))

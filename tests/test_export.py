@@ -25,7 +25,7 @@ from torchp2p.models import (
 )
 from torchp2p.nn import LabelConv2d
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings("error::FutureWarning", "ignore::DeprecationWarning")
 
 
 def images(count: int, channels: int, height: int, width: int) -> torch.Tensor:

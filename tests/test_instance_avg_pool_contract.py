@@ -52,13 +52,6 @@ def test_the_result_has_memory_of_its_own_even_where_there_is_nothing_to_do(chos
 # --- torch.compile and the context -----------------------------------------------------------------------
 
 
-@pytest.fixture
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
 @either_layout
 def test_one_compilation_of_the_whole_graph_serves_every_size(layout, fresh_compiler, device):
     def step(x, ids):

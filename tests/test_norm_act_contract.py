@@ -73,13 +73,6 @@ def test_results_have_memory_of_their_own_even_where_there_is_nothing_to_do(back
 # --- torch.compile and the context -----------------------------------------------------------------------
 
 
-@pytest.fixture
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
 SIZES = ((2, 3, 9, 11), (4, 3, 12, 10), (6, 3, 7, 8))
 
 

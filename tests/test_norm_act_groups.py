@@ -176,3 +176,18 @@ def test_a_cumulative_average_counts_batches_and_is_refused():
         pass
     with separate_statistics(net, 1):
         net(torch.randn(2, 3, 8, 9).double())
+
+
+@pytest.mark.parametrize(
+    ("groups", "error", "sentence"),
+    [
+        (0, ValueError, "groups must be at least 1, got 0"),
+        (-1, ValueError, "groups must be at least 1, got -1"),
+        ("x", TypeError, "groups must be an int, got str"),
+    ],
+)
+def test_a_number_of_groups_that_is_none_is_refused(groups, error, sentence):
+    net = NormAct(3, norm="batch")
+    with pytest.raises(error, match=f"^{sentence}$"), separate_statistics(net, groups):
+        pass
+    assert net.stat_groups == 1

@@ -34,12 +34,6 @@ every_saving = pytest.mark.parametrize("lean", SAVINGS.values(), ids=SAVINGS.key
 # --- helpers ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_same_start_for_every_test: None) -> None:
-    """The networks are so small that a second thread is nothing but waiting."""
-    torch.set_num_threads(1)
-
-
 def sgd(net: nn.Module) -> torch.optim.Optimizer:
     """Unlike Adam it does not cancel a constant factor of the loss, such as the halving of D's."""
     return torch.optim.SGD(net.parameters(), lr=1e-3)
@@ -305,6 +299,18 @@ def test_images_of_any_size_are_padded_for_G_and_cropped_back(size: tuple[int, i
     torch.testing.assert_close(losses["G_L1"], 100 * (expected - B).abs().mean())
 
 
+def test_a_network_that_is_no_module_is_named() -> None:
+    G, D = plain_networks("batch")
+    for networks, name in (((3, D), "G"), ((G, "D"), "D")):
+        with pytest.raises(TypeError, match=rf"^{name} must be a torch\.nn\.Module, got (int|str)$"):
+            Pix2PixStep(*networks)
+
+
+def test_a_batch_without_an_image_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^batch must have 'B' with these options, got 'A'$"):
+        Pix2PixStep(*plain_networks("batch"))({"A": draw_batch()["A"]})
+
+
 def test_the_fake_of_the_step_is_kept_without_its_graph() -> None:
     G, D = plain_networks("batch")
     batch = draw_batch()
@@ -317,17 +323,23 @@ def test_the_fake_of_the_step_is_kept_without_its_graph() -> None:
     assert torch.equal(step.fake, expected)
 
 
+class Looking(Constant):
+    """A discriminator that keeps what it is shown."""
+
+    def __init__(self, seen: list[Tensor]) -> None:
+        super().__init__(0.0)
+        self.seen = seen
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.detach())
+        return super().forward(x)
+
+
 def test_D_sees_the_input_first_then_the_image() -> None:
     G, _ = plain_networks("batch")
-    seen = []
-
-    class Look(Constant):
-        def forward(self, x: Tensor) -> Tensor:
-            seen.append(x.detach())
-            return super().forward(x)
-
+    seen: list[Tensor] = []
     batch = draw_batch()
-    step = Pix2PixStep(G, Look(0.0))
+    step = Pix2PixStep(G, Looking(seen))
     step(batch)
     fake, real, again = seen
     assert torch.equal(real, torch.cat([batch["A"], batch["B"]], 1))
@@ -337,14 +349,8 @@ def test_D_sees_the_input_first_then_the_image() -> None:
 
 def test_the_pool_shows_D_earlier_pairs() -> None:
     G, _ = plain_networks("batch")
-    seen = []
-
-    class Look(Constant):
-        def forward(self, x: Tensor) -> Tensor:
-            seen.append(x.detach())
-            return super().forward(x)
-
-    step = Pix2PixStep(G, Look(0.0), pool_size=2)
+    seen: list[Tensor] = []
+    step = Pix2PixStep(G, Looking(seen), pool_size=2)
     batches = [draw_batch() for _ in range(10)]
     for batch in batches:
         step(batch)

@@ -328,6 +328,11 @@ def test_what_cannot_work_is_refused_when_the_step_is_made(options: dict[str, ob
         Setting().step(**options)
 
 
+def test_a_network_that_is_no_module_is_named() -> None:
+    with pytest.raises(TypeError, match=r"^vgg must be a torch\.nn\.Module, got str$"):
+        Setting().step(vgg="vgg19.pth")
+
+
 def test_sizes_of_D_that_are_not_those_it_has_are_refused() -> None:
     with pytest.raises(ValueError, match=r"must be 3 scales \(num_D\)"):
         Setting(num_D=2).step(num_D=3)(draw_batch())

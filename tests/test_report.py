@@ -6,13 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.report import goals, plots, roofline, steps
+from benchmarks.report import goals, plots, roofline, steps, work
 from benchmarks.report.__main__ import main
 from benchmarks.report.ops import tables
 from benchmarks.report.records import read_rows, with_sections
 from benchmarks.results import FIELDS, append_rows, columns
+from benchmarks.step.providers import PROVIDERS
 from benchmarks.step.rows import BreakdownRow, StepRow
+from benchmarks.step.training import Case, training
+from torchp2p.train import Lean
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 
@@ -185,6 +189,34 @@ def test_a_goal_of_memory_is_a_share_of_what_plain_modules_take() -> None:
     large = {"preset": "pix2pixhd-512p", "size": "512x1024"}
     rows = [step("reference", 9, 1.0, peak_mb=2000, **large), step("torchp2p", 9, 1.0, peak_mb=800, **large)]
     assert "| peak ≤ 50% of plain modules at 512x1024 | 40% | reached |" in goals.table(rows)
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------------
+
+TINY_HD = Case(
+    "pix2pixhd-512p", (32, 64), 1,
+    changes={"ngf": 32, "ndf": 2, "n_downsample_global": 2, "n_blocks_global": 1, "label_nc": 4},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [TINY_HD, Case("demo", (128, 128), 1, changes={"ngf": 2, "ndf": 2})], ids=str)
+def test_tensors_without_memory_take_as_many_operations_as_real_ones(case: Case) -> None:
+    with FlopCounterMode(display=False) as counter:
+        training(case, PROVIDERS["reference"]).step()
+    assert work.of_original(case) == counter.get_total_flops()
+
+
+def test_winograd_leaves_four_ninths_of_a_residual_block_and_phases_take_a_third_more_of_the_last_layer() -> None:
+    direct, taken = (work.of_ours(TINY_HD, Lean(algorithm=name)) for name in ("vendor", None))
+    of_block = 2 * 3 * (2 * 9 * 128 * 128 * 8 * 16)  # two convolutions, each with its two gradients
+    of_head = 3 * (2 * 49 * 32 * 3 * 32 * 64)
+    assert direct - taken == of_block * 5 // 9 - of_head * 15 // 49
+    assert direct < work.of_original(TINY_HD)
+
+
+def test_the_table_of_work_has_a_line_for_every_case() -> None:
+    (line,) = work.table([TINY_HD]).splitlines()[2:]
+    assert line.startswith("| pix2pixhd-512p 32x64 | ")
 
 
 # --- plots --------------------------------------------------------------------------------------------------------

@@ -34,11 +34,6 @@ INTERRUPT = Path(__file__).with_name("train_and_interrupt.py")
 NETWORKS = ("latest_net_G.pth", "latest_net_D.pth")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(_same_start_for_every_test: None) -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="session")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a training that nothing stopped."""

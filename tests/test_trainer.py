@@ -30,12 +30,8 @@ from tiny_training import (
 from torchp2p.data import DatasetError
 from torchp2p.models import define_D, generator_from_config, load_config
 from torchp2p.train import TrainConfig, build_step, lr_factor, train
+from torchp2p.train.nonfinite import NONFINITE_COLOUR
 from torchp2p.train.trainer import run_folder
-
-
-@pytest.fixture(autouse=True)
-def _one_thread(_same_start_for_every_test: None) -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -201,6 +197,14 @@ def test_progress_is_told_in_unbroken_lines_where_there_is_no_terminal(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == EPOCHS
     assert all(re.search(r"iters: \d+.* G_L1: .* it/s \| peak \d+\.\d GB$", line) for line in lines)
+
+
+def test_a_generator_that_makes_nan_is_shown_in_magenta_and_the_training_goes_on(config: TrainConfig) -> None:
+    outcome = run_training(dataclasses.replace(config, lr=1e30, display_freq=1))
+    assert (outcome.progress.step, outcome.stopped_by) == (STEPS, "")
+    assert "nan" in (outcome.folder / "loss_log.txt").read_text()
+    with Image.open(outcome.folder / "web" / "images" / f"epoch{EPOCHS:03d}_fake_B.png") as shown:
+        assert shown.getcolors() == [(32 * 32, NONFINITE_COLOUR)]
 
 
 # --- what must not happen ---------------------------------------------------------------------------------

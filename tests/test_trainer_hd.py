@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from labelled_data import colours, instances, labels, write, write_frame
+from PIL import Image
 from rich.console import Console
 from tiny_hd_training import LOCAL, SCENES, TINY_HD, hd_flags, stop_in_hd_step, tiny_hd_config
 from tiny_training import Stopped, differences, files_of, read_state
@@ -19,6 +20,7 @@ from tiny_training import Stopped, differences, files_of, read_state
 from torchp2p.cli.main import main
 from torchp2p.models import load_config, load_weights
 from torchp2p.train import HDTrainConfig, Outcome, train
+from torchp2p.train.nonfinite import NONFINITE_COLOUR
 from torchp2p.train.stages import stages_of
 from torchp2p.train.state import run_folder
 
@@ -51,6 +53,21 @@ def test_the_losses_are_logged_under_the_names_of_the_original(tmp_path: Path) -
     history = read_state(run(tiny_hd_config(tmp_path)).folder)["progress"]["history"]
     assert list(history[0]) == ["step", "epoch", "lr", "G_GAN", "G_GAN_Feat", "D_real", "D_fake"]
     assert [row["lr"] for row in history][::SCENES] == [2e-4, 2e-4, 2e-4, 1e-4]
+
+
+@pytest.mark.parametrize("max_skipped", [3, 99], ids=["until too many in a row", "to its end"])
+def test_steps_that_are_not_finite_are_skipped_and_shown_in_magenta(tmp_path: Path, max_skipped: int) -> None:
+    config = tiny_hd_config(tmp_path, lr=1e30, display_freq=1, max_skipped=max_skipped)
+    if max_skipped == 99:
+        run(config)
+    else:
+        with pytest.raises(FloatingPointError, match="losses were not finite for 3 steps in a row"):
+            run(config)
+    shown = [
+        path for path in (run_folder(config) / "web" / "images").glob("*_synthesized_image.png")
+        if NONFINITE_COLOUR in {colour for _, colour in Image.open(path).getcolors(maxcolors=2**16)}
+    ]  # fmt: skip
+    assert shown
 
 
 # --- resuming ----------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_training import Stopped
+from tiny_training import stop_in
 
 from torchp2p.train import HDTrainConfig, pix2pixhd_recipe
 
@@ -38,14 +38,4 @@ def hd_flags(folder: Path, **changes: Any) -> list[str]:
 
 def stop_in_hd_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on, the training ends like a crash in its step ``number``."""
-
-    class Stopping(pix2pixhd_recipe.Pix2PixHDStep):
-        taken = 0
-
-        def __call__(self, batch):
-            self.taken += 1
-            if self.taken == number:
-                raise Stopped
-            return super().__call__(batch)
-
-    monkeypatch.setattr(pix2pixhd_recipe, "Pix2PixHDStep", Stopping)
+    stop_in(pix2pixhd_recipe, "Pix2PixHDStep", number, monkeypatch)

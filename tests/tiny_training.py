@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -122,8 +123,13 @@ class Stopped(Exception):
 
 def stop_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From now on, the training ends like a crash in its step ``number``."""
+    stop_in(pix2pix_recipe, "Pix2PixStep", number, monkeypatch)
 
-    class Stopping(pix2pix_recipe.Pix2PixStep):
+
+def stop_in(recipe: ModuleType, step: str, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on, the steps that ``recipe`` makes raise Stopped in place of the one of this number."""
+
+    class Stopping(getattr(recipe, step)):
         taken = 0
 
         def __call__(self, batch):
@@ -132,4 +138,4 @@ def stop_in_step(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
                 raise Stopped
             return super().__call__(batch)
 
-    monkeypatch.setattr(pix2pix_recipe, "Pix2PixStep", Stopping)
+    monkeypatch.setattr(recipe, step, Stopping)

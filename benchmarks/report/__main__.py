@@ -3,7 +3,7 @@
     python -m benchmarks.report [--results FOLDER] [--documents FILE ...] [--plots FOLDER]
 
 What stands in a document between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` is replaced, for NAME results (ops),
-goals, steps, ablation, scaling and breakdown. Plots need matplotlib (``pip install torchp2p[plots]``).
+goals, work, steps, ablation, scaling and breakdown. Plots need matplotlib (``pip install torchp2p[plots]``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torchp2p.files import atomic_write
 from ..program import run_as_program
 from ..results import Row, columns
 from ..step.rows import BreakdownRow, StepRow
-from . import goals, ops, steps
+from . import goals, ops, steps, work
 from .records import Record, marked_sections, read_rows, with_sections
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +54,7 @@ def _text(name: str, of_ops: list[Record], of_steps: list[Record], of_kinds: lis
     makers = {
         "results": lambda: ops.tables(of_ops),
         "goals": lambda: goals.table(of_steps),
+        "work": work.table,
         "steps": lambda: steps.comparisons(of_steps),
         "ablation": lambda: steps.ablations(of_steps),
         "scaling": lambda: steps.scaling(of_steps),

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from torchp2p.cli.parsing import UsageError, make_parser, parse, parse_size
 from torchp2p.data.transforms import Size
 from torchp2p.files import atomic_write
+from torchp2p.models import VGG19Features
 from torchp2p.train import HDTrainConfig
 from torchp2p.train.estimate import size_multiple
 
@@ -157,8 +158,14 @@ def _shown(size: Size) -> str:
 
 @contextmanager
 def vgg_weights(wanted: str | None) -> Iterator[str | None]:
-    """The file of the weights; random ones cost what trained ones do, and are gone afterwards."""
+    """The file of the weights; random ones cost what trained ones do, and are gone afterwards.
+
+    Raises:
+        FileNotFoundError, ValueError: ``wanted`` is no file, or not of such weights.
+    """
     if wanted != "random":
+        if wanted is not None:
+            VGG19Features(wanted)
         yield wanted
         return
     with tempfile.TemporaryDirectory(prefix="torchp2p_vgg_") as folder:

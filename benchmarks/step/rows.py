@@ -9,20 +9,15 @@ from dataclasses import dataclass
 from rich import box
 from rich.table import Table
 
-from ..results import three_digits
+from ..results import Run, three_digits
 
 DONE = "done"
 
 
 @dataclass(frozen=True)
-class StepRow:
+class StepRow(Run):
     """One provider on one case; up to ``allocator`` the key. What was not measured is nan."""
 
-    date: str
-    commit: str
-    device: str
-    threads: int
-    torch: str
     part: str
     """``against``, ``ablate`` or ``scale``: what the run was about."""
     preset: str
@@ -60,14 +55,9 @@ class StepRow:
 
 
 @dataclass(frozen=True)
-class BreakdownRow:
+class BreakdownRow(Run):
     """Milliseconds of one kind of work in a step; the key is as in ``StepRow``."""
 
-    date: str
-    commit: str
-    device: str
-    threads: int
-    torch: str
     preset: str
     size: str
     batch_size: int
@@ -107,10 +97,7 @@ def table(title: str, rows: Sequence[StepRow]) -> Table:
             cell(row.times_as_fast),
             *(cell(ms / 1e3) for ms in (row.first_step_ms, row.compile_ms)),
             *(cell(mb / 1e3) for mb in (row.peak_mb, row.step_mb)),
-            *(
-                "" if math.isnan(error) else f"{error:.0e}"
-                for error in (row.loss_error, row.weight_error, row.weight_distance)
-            ),
+            *map(error_cell, (row.loss_error, row.weight_error, row.weight_distance)),
         )
     return shown
 

@@ -14,107 +14,132 @@ template <class W> struct Filters {
   W* values;
   std::int64_t lanes, terms;
   std::int64_t lane, term, row, column;  // strides
+  bool turned = false;                   // by half a turn: the last tap is the first
 
   W* at(std::int64_t of_lane, std::int64_t of_term) const { return values + of_lane * lane + of_term * term; }
-  bool dense() const { return row == 3 && column == 1; }
+  bool dense(int kernel) const { return row == kernel && column == 1; }
 };
 
-// A square of filters: as many terms as lanes, each with nine taps.
-template <class A> constexpr int kTaps = 9 * kLanes<A>;
-template <class A> constexpr int kSquare = kTaps<A> * kLanes<A>;
+// A square of filters: as many terms as lanes, each with all its taps.
+template <class F> constexpr int kTapsOfKernel = F::kKernel * F::kKernel;
+template <class F, class A> constexpr int kTaps = kTapsOfKernel<F> * kLanes<A>;
+template <class F, class A> constexpr int kSquare = kTaps<F, A> * kLanes<A>;
 
-// to (terms, 9, lanes), 0 where there are no filters.
-template <class W, class A>
+// to (terms, taps, lanes), 0 where there are no filters.
+template <class F, class W, class A>
 inline void load_square(const Filters<W>& filters, std::int64_t lane, std::int64_t term, A* to, A* turned) {
+  constexpr int kKernel = F::kKernel, kOfKernel = kTapsOfKernel<F>, kWhole = kOfKernel / 4 * 4;
   const std::int64_t lanes = lanes_from<A>(lane, filters.lanes), terms = lanes_from<A>(term, filters.terms);
-  const bool whole = lanes == kLanes<A> && terms == kLanes<A> && filters.dense();
-  if (whole && filters.term == 9) {
+  const bool whole = lanes == kLanes<A> && terms == kLanes<A> && filters.dense(kKernel);
+  if (whole && filters.term == kOfKernel) {
     for (int i = 0; i < kLanes<A>; ++i) {
-      for (int j = 0; j < kTaps<A>; j += kLanes<A>) {
-        store(turned + i * kTaps<A> + j, load(filters.at(lane + i, term) + j));
+      for (int j = 0; j < kTaps<F, A>; j += kLanes<A>) {
+        store(turned + i * kTaps<F, A> + j, load(filters.at(lane + i, term) + j));
       }
     }
-    return transpose(turned, kTaps<A>, to, kLanes<A>, kLanes<A>, kTaps<A>);
+    return transpose(turned, kTaps<F, A>, to, kLanes<A>, kLanes<A>, kTaps<F, A>);
   }
-  for (int k = 0; k < kLanes<A>; ++k, to += kTaps<A>) {
+  for (int k = 0; k < kLanes<A>; ++k, to += kTaps<F, A>) {
     const W* from = filters.at(lane, term + k);
-    if (whole && filters.lane == 9) {
-      for (int j = 0; j < kTaps<A>; j += kLanes<A>) store(turned + j, load(from + j));
-      transpose(turned, 9, to, kLanes<A>, kLanes<A>, 8);
-      store(to + 8 * kLanes<A>, gather(turned + 8, 9, kLanes<A>));
+    if (whole && filters.lane == kOfKernel) {
+      for (int j = 0; j < kTaps<F, A>; j += kLanes<A>) store(turned + j, load(from + j));
+      transpose(turned, kOfKernel, to, kLanes<A>, kLanes<A>, kWhole);
+      for (int i = kWhole; i < kOfKernel; ++i) store(to + i * kLanes<A>, gather(turned + i, kOfKernel, kLanes<A>));
       continue;
     }
-    for (int i = 0; i < 9; ++i) {
-      store(to + i * kLanes<A>,
-            gather(from + i / 3 * filters.row + i % 3 * filters.column, filters.lane, k < terms ? lanes : 0));
+    for (int i = 0; i < kOfKernel; ++i) {
+      store(to + i * kLanes<A>, gather(from + i / kKernel * filters.row + i % kKernel * filters.column, filters.lane,
+                                       k < terms ? lanes : 0));
     }
   }
 }
 
 // The way back.
-template <class W, class A>
+template <class F, class W, class A>
 inline void store_square(const A* from, const Filters<W>& filters, std::int64_t lane, std::int64_t term, A* turned) {
+  constexpr int kKernel = F::kKernel, kOfKernel = kTapsOfKernel<F>;
   const std::int64_t lanes = lanes_from<A>(lane, filters.lanes), terms = lanes_from<A>(term, filters.terms);
-  if (lanes == kLanes<A> && terms == kLanes<A> && filters.dense() && filters.term == 9) {
-    transpose(from, kLanes<A>, turned, kTaps<A>, kTaps<A>, kLanes<A>);
+  if (lanes == kLanes<A> && terms == kLanes<A> && filters.dense(kKernel) && filters.term == kOfKernel) {
+    transpose(from, kLanes<A>, turned, kTaps<F, A>, kTaps<F, A>, kLanes<A>);
     for (int i = 0; i < kLanes<A>; ++i) {
-      for (int j = 0; j < kTaps<A>; j += kLanes<A>) {
-        store(filters.at(lane + i, term) + j, load(turned + i * kTaps<A> + j));
+      for (int j = 0; j < kTaps<F, A>; j += kLanes<A>) {
+        store(filters.at(lane + i, term) + j, load(turned + i * kTaps<F, A> + j));
       }
     }
     return;
   }
   for (int k = 0; k < terms; ++k) {
-    for (int i = 0; i < 9; ++i) {
-      scatter(filters.at(lane, term + k) + i / 3 * filters.row + i % 3 * filters.column, filters.lane, lanes,
-              load(from + (k * 9 + i) * kLanes<A>));
+    for (int i = 0; i < kOfKernel; ++i) {
+      scatter(filters.at(lane, term + k) + i / kKernel * filters.row + i % kKernel * filters.column, filters.lane,
+              lanes, load(from + (k * kOfKernel + i) * kLanes<A>));
     }
   }
 }
 
-// Frequencies of the filters of a panel of lanes and `depth` terms: to (F, depth, W) values, next_frequency units
-// apart.
-template <class Product, int kM, class W>
-inline void transform_filters(const Filters<W>& filters, std::int64_t panel, std::int64_t term, std::int64_t depth,
-                              typename Product::Unit* to, std::int64_t next_frequency,
-                              typename Product::Value* scratch) {
+// Where tap (i, j) of a part stands among the taps of the kernel; none where the kernel ends before: -1.
+template <class F> inline int tap_of(int part, int stride, int i, int j) {
+  const int row = first_tap(part / 2, stride) + i * stride, column = first_tap(part % 2, stride) + j * stride;
+  return row < F::kKernel && column < F::kKernel ? row * F::kKernel + column : -1;
+}
+
+// Frequencies of the filters of a panel of lanes and of `panels` panels of channels as terms, each with `parts` parts
+// from `first_part` on: to (F, panels, parts, W, W) values, next_frequency units apart.
+template <class Product, class F, class W>
+inline void transform_filters(const Filters<W>& filters, std::int64_t lane_panel, std::int64_t term_panel,
+                              std::int64_t panels, int first_part, int parts, int stride, typename Product::Unit* to,
+                              std::int64_t next_frequency, typename Product::Value* scratch) {
   using A = typename Product::Value;
-  constexpr int kWidth = kPanel<A>, kCount = (kM + 2) * (kM + 2);
-  A *square = scratch, *turned = scratch + kSquare<A>;
-  for (std::int64_t k = 0; k < depth; k += kLanes<A>) {
+  constexpr int kWidth = kPanel<A>, kOfKernel = kTapsOfKernel<F>;
+  A *square = scratch, *turned = scratch + kSquare<F, A>;
+  for (std::int64_t k = 0; k < panels * kWidth; k += kLanes<A>) {
     for (int lane = 0; lane < kWidth; lane += kLanes<A>) {
-      load_square(filters, panel * kWidth + lane, term + k, square, turned);
-      for (int i = 0; i < kLanes<A>; i += 2) {
-        Vec<A> found[2][kCount];
-        for (int second = 0; second < 2; ++second) {
-          Vec<A> taps[9];
-          const A* at = square + (i + second) * kTaps<A>;
-          for (int tap = 0; tap < 9; ++tap) taps[tap] = load(at + tap * kLanes<A>);
-          sandwich<FilterOf<kM>, A>(taps, found[second]);
+      load_square<F>(filters, lane_panel * kWidth + lane, term_panel * kWidth + k, square, turned);
+      for (int part = 0; part < parts; ++part) {
+        const std::int64_t row = (k / kWidth * parts + part) * kWidth + k % kWidth;
+        for (int i = 0; i < kLanes<A>; i += 2) {
+          Vec<A> found[2][F::kCount];
+          for (int second = 0; second < 2; ++second) {
+            Vec<A> taps[F::kR * F::kR];
+            const A* at = square + (i + second) * kTaps<F, A>;
+            for (int tap = 0; tap < F::kR * F::kR; ++tap) {
+              const int there = tap_of<F>(first_part + part, stride, tap / F::kR, tap % F::kR);
+              taps[tap] =
+                  there < 0 ? Vec<A>{} : load(at + (filters.turned ? kOfKernel - 1 - there : there) * kLanes<A>);
+            }
+            sandwich<FilterOf<F>, A>(taps, found[second]);
+          }
+          typename Product::Unit* at = to + (row + i) / Product::kPack * kWidth + lane;
+          for (int f = 0; f < F::kCount; ++f) {
+            Product::store_two(at + f * next_frequency, kWidth, found[0][f], found[1][f]);
+          }
         }
-        typename Product::Unit* at = to + (k + i) / Product::kPack * kWidth + lane;
-        for (int f = 0; f < kCount; ++f) Product::store_two(at + f * next_frequency, kWidth, found[0][f], found[1][f]);
       }
     }
   }
 }
 
-// The gradient of the filters of a panel of lanes and `depth` terms, from sums (F, depth, W) that lie next_frequency
+// The gradient of the filters of a panel of lanes, from sums (F, panels of terms, parts, W, W) that lie next_frequency
 // apart.
-template <int kM, class W, class A>
+template <class F, class W, class A>
 inline void store_filter_gradient(const A* sums, std::int64_t next_frequency, const Filters<W>& filters,
-                                  std::int64_t panel, std::int64_t term, std::int64_t depth, A* scratch) {
-  constexpr int kWidth = kPanel<A>, kCount = (kM + 2) * (kM + 2);
-  A *square = scratch, *turned = scratch + kSquare<A>;
-  for (std::int64_t k = 0; k < depth; k += kLanes<A>) {
+                                  std::int64_t lane_panel, int stride, A* scratch) {
+  constexpr int kWidth = kPanel<A>;
+  A *square = scratch, *turned = scratch + kSquare<F, A>;
+  for (std::int64_t k = 0; k < filters.terms; k += kLanes<A>) {
     for (int lane = 0; lane < kWidth; lane += kLanes<A>) {
-      for (int i = 0; i < kLanes<A>; ++i) {
-        Vec<A> values[kCount], taps[9];
-        for (int f = 0; f < kCount; ++f) values[f] = load(sums + f * next_frequency + (k + i) * kWidth + lane);
-        sandwich<Transposed<FilterOf<kM>>, A>(values, taps);
-        for (int tap = 0; tap < 9; ++tap) store(square + i * kTaps<A> + tap * kLanes<A>, taps[tap]);
+      for (int part = 0; part < F::kParts; ++part) {
+        const std::int64_t row = (k / kWidth * F::kParts + part) * kWidth + k % kWidth;
+        for (int i = 0; i < kLanes<A>; ++i) {
+          Vec<A> values[F::kCount], taps[F::kR * F::kR];
+          for (int f = 0; f < F::kCount; ++f) values[f] = load(sums + f * next_frequency + (row + i) * kWidth + lane);
+          sandwich<Transposed<FilterOf<F>>, A>(values, taps);
+          for (int tap = 0; tap < F::kR * F::kR; ++tap) {
+            const int there = tap_of<F>(part, stride, tap / F::kR, tap % F::kR);
+            if (there >= 0) store(square + i * kTaps<F, A> + there * kLanes<A>, taps[tap]);
+          }
+        }
       }
-      store_square(square, filters, panel * kWidth + lane, term + k, turned);
+      store_square<F>(square, filters, lane_panel * kWidth + lane, k, turned);
     }
   }
 }

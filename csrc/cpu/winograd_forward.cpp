@@ -11,25 +11,22 @@ namespace torchp2p {
 namespace TORCHP2P_ISA {
 namespace {
 
-template <class T, class W, int kM> Status forward(const WinogradForward& p) {
-  using A = Accumulator<T>;
+template <class T, class W, class F> Status forward(const WinogradForward& p) {
   const WinogradShape& shape = p.shape;
   const Strides& s = p.weight_stride;
-  const PanelProduct<T, W, kM, InputOf<kM>> product(
-      shape, {static_cast<const T*>(p.x), p.x_stride, shape.inputs, shape.height, shape.width, shape.pad},
-      {static_cast<const W*>(p.weight), shape.outputs, shape.inputs, s.n, s.c, s.h, s.w});
-  const ImageOut<T> y{static_cast<T*>(p.y), p.y_stride, shape.outputs, shape.out_height(), shape.out_width(), 0};
-  return product.run([&](const A* sums, std::int64_t tiles, std::int64_t panel, std::int64_t sample, std::int64_t row,
-                         std::int64_t tile, const Strip<A>& strip) {
-    store_results<kM>(sums, tiles, tile, panel, static_cast<const W*>(p.bias), y, sample, row, strip);
-  });
+  return convolve<F, T, W>(
+      shape.samples, shape.stride,
+      {static_cast<const T*>(p.x), p.x_stride, shape.inputs, shape.height, shape.width, shape.pad, shape.pad},
+      {static_cast<const W*>(p.weight), shape.outputs, shape.inputs, s.n, s.c, s.h, s.w}, static_cast<const W*>(p.bias),
+      {static_cast<T*>(p.y), p.y_stride, shape.outputs, shape.out_height(), shape.out_width(), 0, 0});
 }
 
 }  // namespace
 
 Status winograd_forward(const WinogradForward& p) {
-  return with_types(
-      p.shape, [&](auto image, auto weight, auto m) { return forward<decltype(image), decltype(weight), m.value>(p); });
+  return with_types(p.shape, [&](auto image, auto weight, auto scheme) {
+    return forward<decltype(image), decltype(weight), decltype(scheme)>(p);
+  });
 }
 
 }  // namespace TORCHP2P_ISA

@@ -1,6 +1,7 @@
-// The matrices of F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3), and products with them that cost no multiplication by 0 or 1.
-// Interpolation points: 0, 1, -1 and infinity; of the larger tile 0, 5/8, -5/8, 3/2, -3/2 and infinity, each balanced
-// between filter and input by a power of two, with less than half the rounding error of the usual 0, 1, -1, 2, -2.
+// The matrices of F(2 x 2, 3 x 3), F(3 x 3, 2 x 2) and F(4 x 4, 3 x 3), and products with them that cost no
+// multiplication by 0 or 1. Interpolation points: 0, 1, -1 and infinity; of the larger tile 0, 5/8, -5/8, 3/2, -3/2 and
+// infinity, each balanced between filter and input by a power of two, with less than half the rounding error of the
+// usual 0, 1, -1, 2, -2. The last frequency is that of infinity: of the last tap alone.
 #pragma once
 
 #include <utility>
@@ -10,16 +11,24 @@
 namespace torchp2p {
 namespace TORCHP2P_ISA {
 
-// Rows of values known when compiling.
-template <int kM> struct Winograd;
+// Rows of values known when compiling: of m results and r taps.
+template <int kM, int kR> struct Winograd;
 
-template <> struct Winograd<2> {
+struct FourPoints {
   static constexpr double input[4][4] = {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}};
+};
+
+template <> struct Winograd<2, 3> : FourPoints {
   static constexpr double filter[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
   static constexpr double output[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
 };
 
-template <> struct Winograd<4> {
+template <> struct Winograd<3, 2> : FourPoints {
+  static constexpr double filter[4][2] = {{1, 0}, {0.5, 0.5}, {0.5, -0.5}, {0, 1}};
+  static constexpr double output[3][4] = {{1, 1, 1, 0}, {0, 1, -1, 0}, {0, 1, 1, -1}};
+};
+
+template <> struct Winograd<4, 3> {
   static constexpr double input[6][6] = {{1. / 2, 0, -338. / 225, 0, 128. / 225, 0},
                                          {0, 576. / 595, 4608. / 2975, -256. / 595, -2048. / 2975, 0},
                                          {0, -576. / 595, 4608. / 2975, 256. / 595, -2048. / 2975, 0},
@@ -35,18 +44,37 @@ template <> struct Winograd<4> {
                                           {0, 125. / 512, -125. / 512, 27. / 8, -27. / 8, 1}};
 };
 
+// A convolution by tiles of m x m results: of one part with the whole kernel, or of four with r x r of its taps each.
+template <int kM_, int kR_, int kKernel_> struct Scheme {
+  static constexpr int kM = kM_, kR = kR_, kKernel = kKernel_;
+  static constexpr int kSide = kM + kR - 1, kCount = kSide * kSide;  // of a tile of what is read; frequencies
+  static constexpr int kOverlap = kR - 1;                            // pixels that neighbouring tiles share
+  static constexpr int kParts = kKernel == kR ? 1 : 4;
+  using Matrices = Winograd<kM, kR>;
+};
+
+// The first row of taps, or column, of the even (0) or odd (1) parts with stride 2, of the upper or lower with stride
+// 1; the next is `stride` further on.
+inline int first_tap(int odd, int stride) { return odd * 2 / stride; }
+
+// Whether there are taps that give a part of the kernel such a frequency: that of infinity has none but the last tap's.
+template <class F> inline bool reaches(int part, int frequency) {
+  if constexpr (F::kParts == 1 || F::kKernel == 2 * F::kR) return true;
+  return !(part / 2 && frequency / F::kSide == F::kSide - 1) && !(part % 2 && frequency % F::kSide == F::kSide - 1);
+}
+
 // Which matrix, and which way round.
-template <int kM> struct InputOf {
-  static constexpr int kTo = kM + 2, kFrom = kM + 2;
-  static constexpr double at(int i, int j) { return Winograd<kM>::input[i][j]; }
+template <class F> struct InputOf {
+  static constexpr int kTo = F::kSide, kFrom = F::kSide;
+  static constexpr double at(int i, int j) { return F::Matrices::input[i][j]; }
 };
-template <int kM> struct FilterOf {
-  static constexpr int kTo = kM + 2, kFrom = 3;
-  static constexpr double at(int i, int j) { return Winograd<kM>::filter[i][j]; }
+template <class F> struct FilterOf {
+  static constexpr int kTo = F::kSide, kFrom = F::kR;
+  static constexpr double at(int i, int j) { return F::Matrices::filter[i][j]; }
 };
-template <int kM> struct OutputOf {
-  static constexpr int kTo = kM, kFrom = kM + 2;
-  static constexpr double at(int i, int j) { return Winograd<kM>::output[i][j]; }
+template <class F> struct OutputOf {
+  static constexpr int kTo = F::kM, kFrom = F::kSide;
+  static constexpr double at(int i, int j) { return F::Matrices::output[i][j]; }
 };
 template <class Matrix> struct Transposed {
   static constexpr int kTo = Matrix::kFrom, kFrom = Matrix::kTo;

@@ -1,6 +1,8 @@
 // Rows of an image with any strides, to and from registers that hold as many channels of one pixel.
 #pragma once
 
+#include <utility>
+
 #include "transpose.h"
 #include "winograd_layout.h"
 
@@ -22,6 +24,20 @@ template <class T> inline void scatter(T* p, std::int64_t stride, std::int64_t n
   T lanes[kCount];
   store(lanes, v);
   for (int i = 0; i < n; ++i) p[i * stride] = lanes[i];
+}
+
+// Every second value of two registers' worth.
+template <class A, int... kIndices>
+inline Vec<A> every_second(const A* p, std::integer_sequence<int, kIndices...>) {
+  return __builtin_shufflevector(load(p), load(p + kLanes<A>), (2 * kIndices)...);
+}
+template <class A> inline Vec<A> every_second(const A* p) {
+  return every_second(p, std::make_integer_sequence<int, kLanes<A>>{});
+}
+inline Vec<float> every_second(const BFloat16* p) {
+  U32 pairs;
+  std::memcpy(&pairs, p, sizeof pairs);
+  return reinterpret_cast<Vec<float>>(pairs << 16);
 }
 
 // How many of `count` are left from `at` on, at most a register of them.
@@ -47,8 +63,10 @@ inline void load_pixels(const T* from, std::int64_t channel, std::int64_t pixel,
   const std::int64_t row = round_up(count, kLanes<A>);
   for (std::int64_t c = 0; c < kLanes<A>; ++c) {
     for (std::int64_t j = 0; j < count; j += kLanes<A>) {
+      const T* at = from + c * channel + j * pixel;
+      const bool seconds = pixel == 2 && c < channels && j + kLanes<A> < count;  // and one pixel more is there to read
       store(turned + c * row + j,
-            gather(from + c * channel + j * pixel, pixel, c < channels ? lanes_from<A>(j, count) : 0));
+            seconds ? every_second(at) : gather(at, pixel, c < channels ? lanes_from<A>(j, count) : 0));
     }
   }
   transpose(turned, row, to, kLanes<A>, kLanes<A>, round_up(count, 4));

@@ -8,6 +8,7 @@
 
 #include "buffer.h"
 #include "parallel.h"
+#include "torchp2p/status.h"
 #include "winograd_filter.h"
 #include "winograd_gemm.h"
 #include "winograd_image.h"
@@ -17,24 +18,29 @@ namespace TORCHP2P_ISA {
 
 // Tiles that are multiplied together, if a row has not more; and terms that are summed before the next filters are
 // transformed: a panel's filters and sums then share the second-level cache.
-constexpr std::int64_t kChunkTiles = 256, kTermsDepth = 128;
+constexpr std::int64_t kChunkTiles = 288, kTermsDepth = 128;
 
-// Matrix: see transform_row. T and W: of images and filters.
-template <class T, class W, int kM, class Matrix> class PanelProduct {
+// Whose parts are they: of what is summed over, as in a convolution, or of the results, as in its adjoint.
+enum class Parts { kOfTerms, kOfResults };
+
+// Matrix: see transform_row. T and W: of images and filters. F: the scheme.
+template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProduct {
   using Product = typename ProductOf<T>::type;
   using A = Accumulator<T>;
   using Unit = typename Product::Unit;
-  static constexpr int kWidth = kPanel<A>, kCount = (kM + 2) * (kM + 2);
+  static constexpr int kWidth = kPanel<A>, kCount = F::kCount;
+  static constexpr int kOfTerms = kWhose == Parts::kOfTerms ? F::kParts : 1, kOfResults = F::kParts / kOfTerms;
 
  public:
-  PanelProduct(const WinogradShape& shape, const Image<T>& image, const Filters<const W>& filters)
-      : image_(image), weight_(filters), grid_(shape), rows_(shape.samples * grid_.rows),
-        chunk_(grid_.columns < kChunkTiles ? kChunkTiles / grid_.columns : 1),
-        tiles_(round_up((chunk_ < rows_ ? chunk_ : rows_) * grid_.columns, kRows)),
-        terms_((filters.terms + kWidth - 1) / kWidth), panels_((filters.lanes + kWidth - 1) / kWidth),
-        threads_(thread_count(shape.samples * shape.height * shape.width * filters.lanes)),
+  PanelProduct(std::int64_t samples, const TileGrid<F>& grid, int stride, const Image<const T>& image,
+               const Filters<const W>& filters)
+      : image_(image), weight_(filters), grid_(grid), stride_(stride), rows_(samples * grid_.rows),
+        chunk_(rows_of_chunk(rows_, kChunkTiles / grid_.columns)), tiles_(round_up(chunk_ * grid_.columns, kRows)),
+        terms_((filters.terms + kWidth - 1) / kWidth * kOfTerms),
+        panels_((filters.lanes + kWidth - 1) / kWidth * kOfResults),
+        threads_(thread_count(rows_ * grid_.columns * kCount * filters.lanes)),
         frequencies_(1, kCount * terms_ * tiles_ * kWidth / Product::kPack), filters_(threads_, kCount * kBlockUnits),
-        sums_(threads_, kCount * tiles_ * kWidth), scratch_(threads_, scratch_size<A, kM>(grid_)) {}
+        sums_(threads_, kCount * tiles_ * kWidth), scratch_(threads_, scratch_size<A>(grid_)) {}
 
   // sink(sums (F, tiles, W), tiles, panel, sample, row of tiles, its first tile, strip) for every row of tiles of a
   // panel, from top to bottom.
@@ -42,13 +48,15 @@ template <class T, class W, int kM, class Matrix> class PanelProduct {
     if (!frequencies_.ok() || !filters_.ok() || !sums_.ok() || !scratch_.ok()) return Status::kOutOfMemory;
     for (std::int64_t first = 0; first < rows_; first += chunk_) {
       const std::int64_t rows = rows_ - first < chunk_ ? rows_ - first : chunk_;
-      transform_image(first, rows);
+      transform_rows<Product, Matrix, F, Pairing::kChannels, kOfTerms>(image_, kOfTerms == 1 ? 1 : stride_, grid_,
+                                                                       first, rows, frequencies(), threads_, scratch_);
       parallel_for(panels_, threads_, [&](std::int64_t panel, int thread) {
         A* sums = sums_.piece(thread);
         multiply(panel, sums, thread);
         for (std::int64_t i = 0; i < rows; ++i) {
           const std::int64_t row = first + i;
-          sink(sums, tiles_, panel, row / grid_.rows, row % grid_.rows, i * grid_.columns, strip(thread));
+          sink(sums, tiles_, panel, row / grid_.rows, row % grid_.rows, i * grid_.columns,
+               strip_of<A>(scratch_.piece(thread), grid_));
         }
       });
     }
@@ -56,50 +64,71 @@ template <class T, class W, int kM, class Matrix> class PanelProduct {
   }
 
  private:
-  static constexpr std::int64_t kBlockUnits = kTermsDepth / Product::kPack * kWidth;
+  // Of a frequency of a block of filters, and more, lest all frequencies of a filter fall into one set of the cache.
+  static constexpr std::int64_t kBlockUnits = kTermsDepth / Product::kPack * kWidth + kWidth;
+  static constexpr std::int64_t kBlockPanels = kTermsDepth / kWidth;
+  // Panels that are summed before sums are added to those before: parts with fewer taps are not summed everywhere.
+  static constexpr std::int64_t kChain = kOfTerms == 1 ? kBlockPanels : F::kKernel == 2 * F::kR ? 2 : 1;
+  static_assert(kBlockPanels % kOfTerms == 0, "a block holds all parts of a panel");
 
   Frequencies<Product> frequencies() const { return {frequencies_.piece(0), terms_, tiles_}; }
-  Strip<A> strip(int thread) const { return strip_of<A, kM>(scratch_.piece(thread), grid_); }
-
-  void transform_image(std::int64_t first, std::int64_t rows) const {
-    const std::int64_t registers = terms_ * kPanelRegisters;
-    parallel_for(rows * registers, threads_, [&](std::int64_t item, int thread) {
-      const std::int64_t i = item / registers, row = first + i;
-      transform_row<Product, Matrix, kM, Pairing::kChannels>(image_, row / grid_.rows, row % grid_.rows,
-                                                             item % registers, grid_.columns, frequencies(),
-                                                             i * grid_.columns, strip(thread));
-    });
-    clear_tiles(frequencies(), rows * grid_.columns, kCount);
-  }
 
   // sums (F, tiles, W) of one panel.
   void multiply(std::int64_t panel, A* sums, int thread) const {
-    Unit* filters = filters_.piece(thread);
-    constexpr std::int64_t kBlockPanels = kTermsDepth / kWidth;
+    const int part = static_cast<int>(panel % kOfResults);
     for (std::int64_t from = 0; from < terms_; from += kBlockPanels) {
       const std::int64_t panels = terms_ - from < kBlockPanels ? terms_ - from : kBlockPanels;
-      transform_filters<Product, kM>(weight_, panel, from * kWidth, panels * kWidth, filters, kBlockUnits,
-                                     scratch_.piece(thread));
+      transform_filters<Product, F>(weight_, panel / kOfResults, from / kOfTerms, panels / kOfTerms, part, kOfTerms,
+                                    stride_, filters_.piece(thread), kBlockUnits, scratch_.piece(thread));
       for (int f = 0; f < kCount; ++f) {
-        const Unit* of_image = frequencies().panel(f, from);
-        for (std::int64_t tile = 0; tile < tiles_; tile += kRows) {
-          multiply_block<Product, kWidth / Product::kPack, 1>(
-              of_image + tile * kWidth / Product::kPack, frequencies().panel_units(), panels, kWidth / Product::kPack,
-              filters + f * kBlockUnits, sums + (f * tiles_ + tile) * kWidth, from > 0);
+        if (!reaches<F>(part, f)) {
+          clear(sums + f * tiles_ * kWidth, tiles_ * kWidth);
+          continue;
+        }
+        for (std::int64_t first = 0; first < panels; first += kChain) {
+          const int of_terms = static_cast<int>(first % kOfTerms);
+          if (kOfTerms == 1 || reaches<F>(of_terms, f)) {
+            multiply_chain(f, from, first, panels - first < kChain ? panels - first : kChain, sums, thread);
+          }
         }
       }
     }
   }
 
-  const Image<T> image_;
+  // sums of frequency f (tiles, W), of `panels` panels from the `first` of the block on.
+  void multiply_chain(int f, std::int64_t block, std::int64_t first, std::int64_t panels, A* sums, int thread) const {
+    const Unit* of_image = frequencies().panel(f, block + first);
+    const Unit* of_filters = filters_.piece(thread) + f * kBlockUnits + first * kWidth / Product::kPack * kWidth;
+    for (std::int64_t tile = 0; tile < tiles_; tile += kRows) {
+      multiply_block<Product, kWidth / Product::kPack, 1>(
+          of_image + tile * kWidth / Product::kPack, frequencies().panel_units(), panels, kWidth / Product::kPack,
+          of_filters, sums + (f * tiles_ + tile) * kWidth, block + first > 0);
+    }
+  }
+
+  const Image<const T> image_;
   const Filters<const W> weight_;
-  const TileGrid<kM> grid_;
+  const TileGrid<F> grid_;
+  const int stride_;
   std::int64_t rows_, chunk_, tiles_;  // rows of tiles of all samples, and those of a chunk with its tiles
   std::int64_t terms_, panels_;        // panels that are summed over, and panels of sums
   int threads_;
   Buffer<Unit> frequencies_, filters_;
   Buffer<A> sums_, scratch_;
 };
+
+// result = the convolution of an image, plus the bias.
+template <class F, class T, class W>
+inline Status convolve(std::int64_t samples, int stride, const Image<const T>& image, const Filters<const W>& filters,
+                       const W* bias, const Image<T>& result) {
+  using A = Accumulator<T>;
+  const PanelProduct<T, W, F, InputOf<F>, Parts::kOfTerms> product(samples, {result.height, result.width}, stride,
+                                                                   image, filters);
+  return product.run([&](const A* sums, std::int64_t tiles, std::int64_t panel, std::int64_t sample, std::int64_t row,
+                         std::int64_t tile, const Strip<A>& strip) {
+    store_results<F>(sums, tiles, tile, panel, bias, result, sample, row, strip);
+  });
+}
 
 }  // namespace TORCHP2P_ISA
 }  // namespace torchp2p

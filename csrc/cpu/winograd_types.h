@@ -1,26 +1,28 @@
 // Which types and which tiles an entry point of Winograd's convolution was called for.
 #pragma once
 
-#include <type_traits>
-
 #include "torchp2p/winograd.h"
+#include "winograd_matrices.h"
 
 namespace torchp2p {
 namespace TORCHP2P_ISA {
 
-// body(a zero of the images' dtype, one of the weight's, the side of a tile).
-template <class Body> inline Status with_types(const WinogradShape& shape, const Body& body) {
-  constexpr std::integral_constant<int, 2> two{};
-  constexpr std::integral_constant<int, 4> four{};
-  if (!shape.valid()) return Status::kBadArgument;
-  const bool small = shape.m == 2;
-  switch (shape.dtype) {
-    case DType::kFloat32: return small ? body(float{}, float{}, two) : body(float{}, float{}, four);
-    case DType::kFloat64: return small ? body(double{}, double{}, two) : body(double{}, double{}, four);
-    case DType::kBFloat16:
-      return shape.weight_dtype == DType::kFloat32 ? body(BFloat16{}, float{}, two) : body(BFloat16{}, BFloat16{}, two);
-    default: return Status::kBadArgument;
+template <class F, class Body> inline Status with_dtypes(const WinogradShape& shape, F scheme, const Body& body) {
+  if (shape.dtype == DType::kFloat32) return body(float{}, float{}, scheme);
+  if (shape.dtype == DType::kFloat64) return body(double{}, double{}, scheme);
+  if constexpr (F::kM != 4) {
+    if (shape.weight_dtype == DType::kFloat32) return body(BFloat16{}, float{}, scheme);
+    return body(BFloat16{}, BFloat16{}, scheme);
   }
+  return Status::kBadArgument;
+}
+
+// body(a zero of the images' dtype, one of the weight's, the scheme).
+template <class Body> inline Status with_types(const WinogradShape& shape, const Body& body) {
+  if (!shape.valid()) return Status::kBadArgument;
+  if (shape.kernel == 4) return with_dtypes(shape, Scheme<3, 2, 4>{}, body);
+  if (shape.stride == 2) return with_dtypes(shape, Scheme<3, 2, 3>{}, body);
+  return shape.m == 2 ? with_dtypes(shape, Scheme<2, 3, 3>{}, body) : with_dtypes(shape, Scheme<4, 3, 3>{}, body);
 }
 
 }  // namespace TORCHP2P_ISA

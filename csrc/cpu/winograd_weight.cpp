@@ -19,33 +19,47 @@ namespace {
 // Tiles that are summed before the next rows of the product are taken: a panel of each image in the first-level cache.
 constexpr std::int64_t kDepth = 128;
 
-template <class T, class W, int kM> class WeightGradient {
+// Units of the cache that threads share which frequencies may take.
+constexpr std::int64_t kSharedCache = 4 << 20;
+
+template <class T, class W, class F> class WeightGradient {
   using Product = typename ProductOf<T>::type;
   using A = Accumulator<T>;
   using Unit = typename Product::Unit;
-  static constexpr int kWidth = kPanel<A>, kCount = (kM + 2) * (kM + 2);
+  static constexpr int kWidth = kPanel<A>, kCount = F::kCount;
 
  public:
   explicit WeightGradient(const WinogradWeight& p)
-      : p_(p), s_(p.shape), grid_(s_), rows_(s_.samples * grid_.rows), tiles_(round_up(rows_ * grid_.columns, kRows)),
-        input_panels_((s_.inputs + kWidth - 1) / kWidth), output_panels_((s_.outputs + kWidth - 1) / kWidth),
-        threads_(thread_count(s_.outputs * s_.inputs * 9)),
+      : p_(p), s_(p.shape), grid_(s_.out_height(), s_.out_width()), rows_(s_.samples * grid_.rows),
+        input_panels_((s_.inputs + kWidth - 1) / kWidth * F::kParts),
+        output_panels_((s_.outputs + kWidth - 1) / kWidth), chunk_(rows_of_chunk(rows_, rows_that_fit())),
+        tiles_(round_up(chunk_ * grid_.columns, kRows)),
+        threads_(thread_count(s_.outputs * s_.inputs * kTapsOfKernel<F>)),
         of_input_(1, kCount * input_panels_ * tiles_ * kWidth / Product::kPack),
         of_grad_(1, kCount * output_panels_ * tiles_ * kWidth / Product::kPack),
-        sums_(threads_, kCount * next_frequency()), scratch_(threads_, scratch_size<A, kM>(grid_)) {}
+        sums_(chunk_ < rows_ ? output_panels_ : threads_, kCount * next_frequency()),
+        scratch_(threads_, scratch_size<A>(grid_)) {}
 
   Status run() const {
     if (!of_input_.ok() || !of_grad_.ok() || !sums_.ok() || !scratch_.ok()) return Status::kOutOfMemory;
-    transform<InputOf<kM>>({static_cast<const T*>(p_.x), p_.x_stride, s_.inputs, s_.height, s_.width, s_.pad}, input());
-    transform<Transposed<OutputOf<kM>>>(
-        {static_cast<const T*>(p_.grad), p_.grad_stride, s_.outputs, s_.out_height(), s_.out_width(), 0}, grad());
+    const Image<const T> x{static_cast<const T*>(p_.x), p_.x_stride, s_.inputs, s_.height, s_.width, s_.pad, s_.pad};
+    const Image<const T> grad{
+        static_cast<const T*>(p_.grad), p_.grad_stride, s_.outputs, s_.out_height(), s_.out_width(), 0, 0};
     const Strides& s = p_.weight_stride;
     const Filters<W> weight{static_cast<W*>(p_.grad_weight), s_.outputs, s_.inputs, s.n, s.c, s.h, s.w};
-    parallel_for(output_panels_, threads_, [&](std::int64_t panel, int thread) {
-      multiply(panel, sums_.piece(thread));
-      store_filter_gradient<kM>(sums_.piece(thread), next_frequency(), weight, panel, 0, input_panels_ * kWidth,
-                                scratch_.piece(thread));
-    });
+    for (std::int64_t first = 0; first < rows_; first += chunk_) {
+      const std::int64_t rows = rows_ - first < chunk_ ? rows_ - first : chunk_;
+      transform_rows<Product, InputOf<F>, F, Pairing::kTiles, F::kParts>(x, s_.stride, grid_, first, rows, input(),
+                                                                         threads_, scratch_);
+      transform_rows<Product, Transposed<OutputOf<F>>, F, Pairing::kTiles, 1>(grad, 1, grid_, first, rows, this->grad(),
+                                                                              threads_, scratch_);
+      parallel_for(output_panels_, threads_, [&](std::int64_t panel, int thread) {
+        A* sums = sums_.piece(chunk_ < rows_ ? panel : thread);
+        multiply(panel, first > 0, sums);
+        if (first + rows < rows_) return;
+        store_filter_gradient<F>(sums, next_frequency(), weight, panel, s_.stride, scratch_.piece(thread));
+      });
+    }
     return Status::kOk;
   }
 
@@ -54,21 +68,19 @@ template <class T, class W, int kM> class WeightGradient {
   Frequencies<Product> grad() const { return {of_grad_.piece(0), output_panels_, tiles_}; }
   std::int64_t next_frequency() const { return input_panels_ * kWidth * kWidth; }
 
-  template <class Matrix> void transform(const Image<T>& image, const Frequencies<Product>& to) const {
-    const std::int64_t registers = to.panels * kPanelRegisters;
-    parallel_for(rows_ * registers, threads_, [&](std::int64_t item, int thread) {
-      const std::int64_t row = item / registers;
-      const Strip<A> strip = strip_of<A, kM>(scratch_.piece(thread), grid_);
-      transform_row<Product, Matrix, kM, Pairing::kTiles>(image, row / grid_.rows, row % grid_.rows, item % registers,
-                                                          grid_.columns, to, row * grid_.columns, strip);
-    });
-    clear_tiles(to, rows_ * grid_.columns, kCount);
+  // Rows of tiles whose frequencies fit the cache that threads share, unless the sums, which outlast them, do not
+  // either: then frequencies may take as much memory.
+  std::int64_t rows_that_fit() const {
+    const std::int64_t of_row = kCount * (input_panels_ + output_panels_) * grid_.columns * kWidth / Product::kPack;
+    const std::int64_t of_sums = kCount * output_panels_ * next_frequency();
+    return (of_sums > kSharedCache ? of_sums : kSharedCache) / of_row;
   }
 
-  // sums (F, inputs, W) of one panel of outputs.
-  void multiply(std::int64_t panel, A* sums) const {
+  // sums (F, inputs and their parts, W) of one panel of outputs; of frequencies that a part does not reach, none.
+  void multiply(std::int64_t panel, bool accumulate, A* sums) const {
     for (int f = 0; f < kCount; ++f) {
       for (std::int64_t from = 0; from < input_panels_; ++from) {
+        if (!reaches<F>(static_cast<int>(from % F::kParts), f)) continue;
         for (std::int64_t tile = 0; tile < tiles_; tile += kDepth) {
           const std::int64_t depth = tiles_ - tile < kDepth ? tiles_ - tile : kDepth;
           const std::int64_t units = depth / Product::kPack * kWidth;
@@ -78,7 +90,8 @@ template <class T, class W, int kM> class WeightGradient {
             // A part of what comes next: more tiles, or the panel that lies behind this one.
             prefetch(of_input + units + units / kWidth * row, units / kWidth * kRows);
             multiply_block<Product, 1, kWidth>(of_input + row, 0, 1, depth / Product::kPack, of_grad,
-                                               sums + f * next_frequency() + (from * kWidth + row) * kWidth, tile > 0);
+                                               sums + f * next_frequency() + (from * kWidth + row) * kWidth,
+                                               accumulate || tile > 0);
           }
         }
       }
@@ -87,9 +100,9 @@ template <class T, class W, int kM> class WeightGradient {
 
   const WinogradWeight& p_;
   const WinogradShape& s_;
-  TileGrid<kM> grid_;
-  std::int64_t rows_, tiles_;  // of all samples
-  std::int64_t input_panels_, output_panels_;
+  TileGrid<F> grid_;
+  std::int64_t rows_, input_panels_, output_panels_;  // rows of tiles of all samples; panels of the inputs' parts
+  std::int64_t chunk_, tiles_;  // rows that are transformed before they are multiplied, their tiles
   int threads_;
   Buffer<Unit> of_input_, of_grad_;
   Buffer<A> sums_, scratch_;
@@ -98,8 +111,8 @@ template <class T, class W, int kM> class WeightGradient {
 }  // namespace
 
 Status winograd_weight(const WinogradWeight& p) {
-  return with_types(p.shape, [&](auto image, auto weight, auto m) {
-    return WeightGradient<decltype(image), decltype(weight), m.value>(p).run();
+  return with_types(p.shape, [&](auto image, auto weight, auto scheme) {
+    return WeightGradient<decltype(image), decltype(weight), decltype(scheme)>(p).run();
   });
 }
 

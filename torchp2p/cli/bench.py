@@ -33,6 +33,9 @@ def _step(arguments: list[str]) -> None:
 
 def _ops(arguments: list[str]) -> None:
     """The named benchmarks one after another, or all; what follows the names is for each of them."""
+    if arguments and arguments[0] in ("-h", "--help"):
+        _print_help()
+        return
     known = _known()
     count = next((place for place, word in enumerate(arguments) if word.startswith("-")), len(arguments))
     names, options = arguments[:count], arguments[count:]
@@ -43,6 +46,15 @@ def _ops(arguments: list[str]) -> None:
     for name in names or known:
         console.rule(name)
         _benchmark(name).main(options)
+
+
+def _print_help() -> None:
+    """The names, and the options that all of them have; a benchmark may have more."""
+    parser = importlib.import_module("torchp2p.benchmarks.harness").arguments(
+        f"NAME, all without one: {', '.join(_known())}"
+    )
+    parser.prog = "torchp2p bench ops [NAME ...]"
+    parser.print_help()
 
 
 def _known() -> list[str]:

@@ -43,9 +43,8 @@ def run(arguments: list[str]) -> int:
     parse(make_parser("doctor", "Show what runs where, and why not."), arguments)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(_packages())
-    console.print(_backends("cpu"))
-    if torch.cuda.is_available():
-        console.print(_backends("cuda"))
+    for device_type in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        _print_backends(console, device_type)
     console.print(_environment())
     return 0
 
@@ -79,15 +78,20 @@ def _cuda() -> str:
     return f"{torch.version.cuda}: {', '.join(names)}"
 
 
-def _backends(device_type: str) -> Table:
+def _print_backends(console: Console, device_type: str) -> None:
+    """The table, and below it each reason once."""
     table = Table(title=f"float32 tensors on {device_type}: what runs when nothing is asked for, and why not the rest")
     table.add_column("op", no_wrap=True)
     for column in ("runs", *BACKENDS):
         table.add_column(column, overflow="fold")
+    numbers: dict[str, int] = {}
     for op in OPS:
-        reasons = [why_not(op, name, device_type, torch.float32) or "can run" for name in BACKENDS]
-        table.add_row(op, first_available(op, device_type, torch.float32)[0], *reasons)
-    return table
+        reasons = [why_not(op, name, device_type, torch.float32) for name in BACKENDS]
+        cells = [f"no ({numbers.setdefault(each, len(numbers) + 1)})" if each else "can run" for each in reasons]
+        table.add_row(op, first_available(op, device_type, torch.float32)[0], *cells)
+    console.print(table)
+    for reason, number in numbers.items():
+        console.print(f"({number}) {reason}")
 
 
 def _environment() -> Table:

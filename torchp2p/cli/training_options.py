@@ -19,7 +19,29 @@ _NOT_FIELDS = (*_NOT_IN_A_FILE, "model", "preset")
 
 
 def training_model(arguments: list[str]) -> type[RunConfig]:
-    """Which model is meant, which decides what options there are: by its preset, its name, or what is resumed."""
+    """Which model is meant, which decides what options there are: by its preset, its name, or what is resumed.
+
+    Raises:
+        UsageError: an option of another model.
+        ConfigError: an unknown preset or model.
+        CheckpointError: there is nothing to resume.
+    """
+    kind = _model_meant(arguments)
+    _require_own_options(arguments, kind)
+    return kind
+
+
+def _require_own_options(arguments: list[str], kind: type[RunConfig]) -> None:
+    """Raise UsageError at an option that another model alone has, rather than suggest one of a similar name."""
+    names = {known: name for name, known in MODELS.items()}
+    for argument in arguments:
+        field = argument.partition("=")[0].removeprefix("--")
+        others = [name for known, name in names.items() if field in known.fields()]
+        if argument.startswith("--") and others and field not in kind.fields():
+            raise UsageError(f"--{field} is for {others[0]}, and what is to be trained is {names[kind]}")
+
+
+def _model_meant(arguments: list[str]) -> type[RunConfig]:
     peek = argparse.ArgumentParser(add_help=False, exit_on_error=False, allow_abbrev=False)
     for flag in ("--preset", "--model", "--config", "--name", "--checkpoints_dir"):
         peek.add_argument(flag)

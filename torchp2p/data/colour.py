@@ -131,7 +131,11 @@ def rgb_to_lab_tensors(image: Array) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def lab_tensor_to_rgb(lightness: torch.Tensor, ab: torch.Tensor) -> npt.NDArray[np.uint8]:
-    """Undo `rgb_to_lab_tensors`: (1, H, W) and (2, H, W), clipped to [-1, 1], to uint8 RGB (H, W, 3)."""
+    """Undo `rgb_to_lab_tensors`: (1, H, W) and (2, H, W), clipped to [-1, 1], to uint8 RGB (H, W, 3).
+
+    Raises:
+        ImportError: scikit-image is missing; the sentence names the extra that installs it.
+    """
     scaled = torch.cat([(lightness.clamp(-1, 1) + 1) * 50, ab.clamp(-1, 1) * 110])
     return lab_to_rgb(scaled.detach().float().cpu().permute(1, 2, 0).numpy())
 

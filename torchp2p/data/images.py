@@ -135,6 +135,9 @@ def to_rgb(image: torch.Tensor | Array) -> npt.NDArray[np.uint8]:
     """(C, H, W) in [-1, 1] to uint8 RGB (H, W, 3) for the eye.
 
     One channel is grey; two are shown as red and green; of more than three, the first three are shown.
+
+    Raises:
+        ValueError: no image, or NaN; see `to_pixels`.
     """
     pixels = to_pixels(image)[..., :3]
     if pixels.shape[2] == 1:
@@ -143,7 +146,12 @@ def to_rgb(image: torch.Tensor | Array) -> npt.NDArray[np.uint8]:
 
 
 def image_suffix(channels: int, bits: int = 8) -> str:
-    """The suffix of a lossless file that holds such an image: .png where PNG can, else .tif."""
+    """The suffix of a lossless file that holds such an image: .png where PNG can, else .tif.
+
+    Args:
+        channels: of the image.
+        bits: of a channel, 8 or 16.
+    """
     return ".png" if (channels, bits) in ((1, 8), (3, 8), (1, 16)) else ".tif"
 
 

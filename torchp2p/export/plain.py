@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,8 +25,10 @@ def plain_program(net: nn.Module, inputs: Sequence[Tensor]) -> torch.export.Expo
         operators.instance_edges.default: lambda ids, dtype, backend: instance_edges(ids, dtype),
         operators.label_conv2d.default: lambda *args: label_conv2d(*args[:7]),
     }
-    exported = torch.export.export(_OfCopies(net), tuple(inputs))
-    program: torch.export.ExportedProgram = exported.run_decompositions(meanings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own, about what it does itself
+        exported = torch.export.export(_OfCopies(net), tuple(inputs))
+        program: torch.export.ExportedProgram = exported.run_decompositions(meanings)
     return program
 
 

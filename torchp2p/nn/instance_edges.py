@@ -13,6 +13,11 @@ class InstanceEdges(nn.Module):
 
     Args:
         dtype: of the result.
+
+    ``forward``: integer ids (N, 1, H, W) or (N, H, W) to (N, 1, H, W).
+
+    Raises:
+        TypeError, ValueError: in ``forward``, what the op raises.
     """
 
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:

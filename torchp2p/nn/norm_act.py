@@ -160,8 +160,16 @@ def separate_statistics(net: nn.Module, groups: int) -> Iterator[None]:
         groups: must divide the samples of every batch.
 
     Raises:
-        ValueError: running statistics of ``net`` are cumulative averages (``momentum=None``), which count batches.
+        TypeError: ``net`` is no Module, or ``groups`` no int.
+        ValueError: ``groups`` is less than 1, or running statistics of ``net`` are cumulative averages
+            (``momentum=None``), which count batches.
     """
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+    if not isinstance(groups, int):
+        raise TypeError(f"groups must be an int, got {type(groups).__name__}")
+    if groups < 1:
+        raise ValueError(f"groups must be at least 1, got {groups}")
     norms = [layer for layer in net.modules() if isinstance(layer, NormAct) and layer.norm == "batch"]
     if groups > 1 and any(norm.track_running_stats and norm.momentum is None for norm in norms):
         raise ValueError("net must not have momentum None, the cumulative average, for statistics of several groups")

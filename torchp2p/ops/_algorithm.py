@@ -44,7 +44,7 @@ def algorithm(name: str | None) -> Iterator[None]:
         ValueError: ``name`` is no algorithm.
     """
     global _preferred
-    _require_known(name)
+    require_algorithm(name)
     before, _preferred = _preferred, name
     try:
         yield
@@ -160,13 +160,14 @@ def _both_ways(
 
 
 def _require(asked: str, x: Tensor, weight: Tensor, conv: Convolution) -> None:
-    _require_known(asked)
+    require_algorithm(asked)
     reason = _why_not(asked, x, weight, conv)
     if reason:
         raise BackendUnavailableError(f"conv_norm_act: algorithm {asked!r} cannot run: {reason}")
 
 
-def _require_known(name: str | None) -> None:
+def require_algorithm(name: str | None) -> None:
+    """Raise ValueError unless ``name`` is an algorithm, or None for the rule."""
     if name is not None and name not in ALGORITHMS:
         raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)} or None, got {name!r}")
 

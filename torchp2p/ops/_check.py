@@ -16,10 +16,16 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def floating_tensor(name: str, value: Any) -> None:
-    """Raise TypeError unless ``value`` is a Tensor of a dtype that the kernels know."""
+def tensor(name: str, value: Any) -> Tensor:
+    """``value``; raise TypeError unless it is a Tensor."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
+    return value
+
+
+def floating_tensor(name: str, value: Any) -> None:
+    """Raise TypeError unless ``value`` is a Tensor of a dtype that the kernels know."""
+    tensor(name, value)
     if value.dtype not in DTYPE_CODES:
         raise TypeError(f"{name} must be float32, bfloat16, float16 or float64, got {value.dtype}")
 
@@ -33,15 +39,14 @@ def image_batch(name: str, value: Any) -> None:
 
 def id_map(name: str, value: Any) -> Tensor:
     """``value``, ids of shape (N, 1, H, W) or (N, H, W), as (N, 1, H, W); raise if it is anything else."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
-    if value.dtype not in ID_DTYPES:
-        raise TypeError(f"{name} must be integers, got {value.dtype}")
-    if value.dim() == 3:
-        return value.unsqueeze(1)
-    if value.dim() != 4 or value.shape[1] != 1:
-        raise ValueError(f"{name} must be (N, 1, H, W) or (N, H, W), got shape {tuple(value.shape)}")
-    return value
+    ids = tensor(name, value)
+    if ids.dtype not in ID_DTYPES:
+        raise TypeError(f"{name} must be integers, got {ids.dtype}")
+    if ids.dim() == 3:
+        return ids.unsqueeze(1)
+    if ids.dim() != 4 or ids.shape[1] != 1:
+        raise ValueError(f"{name} must be (N, 1, H, W) or (N, H, W), got shape {tuple(ids.shape)}")
+    return ids
 
 
 def same_device(name: str, value: Tensor, x: Tensor, of: str = "x") -> None:
@@ -78,8 +83,7 @@ def same_as(name: str, value: Any, x: Tensor, of: str = "x") -> None:
 
 def same_kind(name: str, value: Any, x: Tensor, of: str = "x") -> None:
     """Raise unless ``value`` is a tensor of the dtype and device of ``x``."""
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a Tensor, got {type(value).__name__}")
+    tensor(name, value)
     if value.dtype != x.dtype:
         raise TypeError(f"{name} must be {x.dtype} like {of}, got {value.dtype}")
     same_device(name, value, x, of)

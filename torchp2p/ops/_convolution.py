@@ -21,26 +21,28 @@ def pair(name: str, value: Any) -> list[int]:
     return found
 
 
-def check_convolution(
-    x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution, *, float32_weight: bool = False
-) -> None:
-    """Raise unless x is what ``conv`` reads with such a weight and bias, and there is something to compute.
-
-    With ``float32_weight`` weight and bias are float32, whatever x is.
-    """
-    like = x.new_empty(0, dtype=torch.float32) if float32_weight else x
-    _check.same_kind("weight", weight, like)
+def check_convolution(x: Tensor, weight: Any, bias: Any, conv: Convolution) -> None:
+    """Raise unless x, weight and bias have shapes that ``conv`` takes, and there is something to compute."""
+    _check.tensor("weight", weight)
     if weight.dim() != 4 or weight.numel() == 0:
         raise ValueError(f"weight must have four dimensions and no empty one, got shape {tuple(weight.shape)}")
     inputs, outputs = (weight.shape[0], weight.shape[1]) if conv.transposed else (weight.shape[1], weight.shape[0])
     if x.shape[1] != inputs:
         raise ValueError(f"x must have the {inputs} input channels of weight, got shape {tuple(x.shape)}")
     if bias is not None:
-        _check.same_kind("bias", bias, like)
+        _check.tensor("bias", bias)
         if bias.shape != (outputs,):
             raise ValueError(f"bias must have shape ({outputs},), got {tuple(bias.shape)}")
     _check_geometry(conv)
     _check_sizes(x, weight, conv)
+
+
+def check_kinds(x: Tensor, weight: Tensor, bias: Tensor | None, *, float32_weight: bool = False) -> None:
+    """Raise unless weight and bias are on the device of x and of its dtype; of float32 with ``float32_weight``."""
+    like = x.new_empty(0, dtype=torch.float32) if float32_weight else x
+    _check.same_kind("weight", weight, like)
+    if bias is not None:
+        _check.same_kind("bias", bias, like)
 
 
 def output_size(x: Tensor, weight: Tensor, conv: Convolution) -> tuple[int, int]:

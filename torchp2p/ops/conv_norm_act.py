@@ -18,7 +18,7 @@ from torch import Tensor
 
 from torchp2p.ops import _check, _conv_fused, _gemm_convolution, _phased_convolution, _winograd
 from torchp2p.ops._algorithm import choose_algorithm, reads_float32_weight
-from torchp2p.ops._convolution import check_convolution, pair
+from torchp2p.ops._convolution import check_convolution, check_kinds, pair
 from torchp2p.ops._deferred import Deferred, stands_for_itself
 from torchp2p.ops._dispatch import choose
 from torchp2p.ops._library import LIBRARY, differentiate, register
@@ -104,10 +104,11 @@ def conv_norm_act(
     source = _source(x)
     conv = Convolution(pair("stride", stride), padding, pad_mode, transposed, pair("output_padding", output_padding))
     raw, added, residual = _autocast(source.raw, source.residual, residual)
-    as_it_is = _is_autocast(raw) and weight.dim() == 4 and reads_float32_weight(algorithm, raw, weight, conv)
+    check_convolution(raw, weight, bias, conv)
+    as_it_is = _is_autocast(raw) and reads_float32_weight(algorithm, raw, weight, conv)
     if not as_it_is:
         _, weight, bias = _autocast(raw, weight, bias)
-    check_convolution(raw, weight, bias, conv, float32_weight=as_it_is)
+    check_kinds(raw, weight, bias, float32_weight=as_it_is)
     check_groups("raw", raw, norm, stat_groups)
     if norm == "instance" and running_mean is None:
         bias = None

@@ -37,7 +37,8 @@ class BFloat16Adam(torch.optim.Optimizer):
         lr, betas, eps: as in ``torch.optim.Adam``.
 
     Raises:
-        TypeError: a parameter that is not float32.
+        TypeError: a parameter that is not float32; in a step, a gradient that is sparse.
+        ValueError: no parameters; lr or eps negative, or betas that are not two numbers from 0 to below 1.
     """
 
     def __init__(
@@ -48,10 +49,15 @@ class BFloat16Adam(torch.optim.Optimizer):
         eps: float = 1e-8,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps})
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.dtype != torch.float32:
-                    raise TypeError(f"parameters must be float32, got {parameter.dtype}")
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Step these parameters too; what is refused when an optimiser is made is refused here."""
+        super().add_param_group(param_group)
+        try:
+            _check(self.param_groups[-1])
+        except (TypeError, ValueError):
+            del self.param_groups[-1]
+            raise
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -74,6 +80,8 @@ class BFloat16Adam(torch.optim.Optimizer):
                 state[name] = state[name].bfloat16()
 
     def _step(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:
+        if parameter.grad.layout != torch.strided:  # type: ignore[union-attr]
+            raise TypeError(f"gradients must be dense, got {parameter.grad.layout}")  # type: ignore[union-attr]
         state = self.state[parameter]
         if not state:
             state["step"] = torch.tensor(0.0)
@@ -90,6 +98,23 @@ class BFloat16Adam(torch.optim.Optimizer):
             p.addcdiv_(m, v.sqrt().div_(shrunk).add_(group["eps"]), value=-length)
             mean.copy_(m)
             square.copy_(_rounded(v, threshold))
+
+
+def _check(group: dict[str, Any]) -> None:
+    for parameter in group["params"]:
+        if parameter.dtype != torch.float32:
+            raise TypeError(f"parameters must be float32, got {parameter.dtype}")
+    for name in ("lr", "eps"):
+        if not _is_number(group[name]) or not group[name] >= 0:
+            raise ValueError(f"{name} must be a number that is not negative, got {group[name]!r}")
+    betas = group["betas"]
+    pair = isinstance(betas, (tuple, list)) and len(betas) == 2
+    if not pair or not all(_is_number(beta) and 0 <= beta < 1 for beta in betas):
+        raise ValueError(f"betas must be two numbers from 0 to below 1, got {betas!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
 
 
 def _chunks(x: Tensor) -> tuple[Tensor, ...]:

@@ -69,10 +69,13 @@ class GraphedStep:
         reason: why there are no graphs; empty where there are.
 
     Raises:
+        TypeError: ``step`` is neither a Pix2PixStep nor a Pix2PixHDStep.
         BackendUnavailableError: it cannot be captured, and ``TORCHP2P_STRICT=1``.
     """
 
     def __init__(self, step: Step) -> None:
+        if not isinstance(step, Step):
+            raise TypeError(f"step must be a Pix2PixStep or a Pix2PixHDStep, got {type(step).__name__}")
         self.step = step
         self.reason = ""
         self._graphs: dict[Signature, _Captured] = {}

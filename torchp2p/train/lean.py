@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+
+from torchp2p.ops._algorithm import require_algorithm
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,10 @@ class Lean:
             ``torchp2p.models.recompute``.
         bf16_state: Adam of pix2pixHD keeps its moments in bfloat16, see ``BFloat16Adam``: half the memory of its
             state, with other rounding, so another training.
+
+    Raises:
+        TypeError: a switch that is neither True nor False.
+        ValueError: no algorithm of that name.
     """
 
     judge_once: bool = True
@@ -39,3 +46,10 @@ class Lean:
     step_in_backward: bool = True
     recompute: bool = False
     bf16_state: bool = False
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type == "bool" and not isinstance(value, bool):
+                raise TypeError(f"{field.name} must be True or False, got {value!r}")
+        require_algorithm(self.algorithm)

@@ -1,12 +1,17 @@
-"""Where an infinity or a nan comes from: the first layer of a forward pass whose output has one."""
+"""Infinities and nans: which layer they come from, and what a picture shows where they are."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+
+NONFINITE_COLOUR = (255, 0, 255)
+"""RGB of the pixels of a training's pictures that are not finite: magenta."""
 
 
 def first_nonfinite(networks: Mapping[str, nn.Module], forward: Callable[[], object]) -> str | None:
@@ -36,6 +41,22 @@ def first_nonfinite(networks: Mapping[str, nn.Module], forward: Callable[[], obj
         for handle in handles:
             handle.remove()
     return found[0] if found else None
+
+
+def plainly(fake: Tensor, picture: Callable[[Tensor], npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+    """``picture(fake)``, with the pixels of ``fake`` that are not finite in NONFINITE_COLOUR.
+
+    A training whose networks have failed goes on to where it is told to stop, and its gallery shows the failure.
+
+    Args:
+        fake: (C, H, W).
+        picture: makes uint8 RGB (H, W, 3), at least up to some height and width, of finite values.
+    """
+    finite = fake.isfinite()
+    shown = picture(fake.where(finite, 0))
+    height, width = shown.shape[:2]
+    shown[~finite.all(0)[:height, :width].cpu().numpy()] = NONFINITE_COLOUR
+    return shown
 
 
 def _tensors(output: Any) -> list[Tensor]:

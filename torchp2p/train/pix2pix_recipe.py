@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchp2p.data import PairedDataset, build_dataset
+from torchp2p.data import PairedDataset, Sample, build_dataset
 from torchp2p.models import define_D, generator_from_config, run_generator
 from torchp2p.train.compiled import compile_networks
 from torchp2p.train.config import TrainConfig
 from torchp2p.train.layout import images_in, placed
 from torchp2p.train.lean import Lean
+from torchp2p.train.nonfinite import plainly
 from torchp2p.train.pix2pix_step import Pix2PixStep
 from torchp2p.train.recipe import STILLS_SEED, GeneratorState, Picture, Recipe
 
@@ -50,18 +51,16 @@ class Pix2PixRecipe(Recipe[TrainConfig]):
     def shown(self, batch: Mapping[str, Any]) -> dict[str, Picture]:
         """real_A, fake_B and real_B."""
         assert self._step.fake is not None
-        A, B, fake = batch["A"][0].cpu(), batch["B"][0].cpu(), self._step.fake[0].float().cpu()
-        real_A, real_B = self.dataset.pictures({"A": A, "B": B, "path": ""})
-        fake_B = self.dataset.pictures({"A": A, "B": fake, "path": ""})[1]
-        return {"real_A": real_A, "fake_B": fake_B, "real_B": real_B}
+        sample: Sample = {"A": batch["A"][0].cpu(), "B": batch["B"][0].cpu(), "path": ""}
+        real_A, real_B = self.dataset.pictures(sample)
+        return {"real_A": real_A, "fake_B": self._fake_picture(sample, self._step.fake[0]), "real_B": real_B}
 
     def still(self, index: int) -> dict[str, Picture]:
         """real_A, real_B and fake_B."""
         sample = self.dataset.unaugmented().sample(index, 0)
         fake = run_generator(self._step.G, sample["A"][None].to(self.device), seed=STILLS_SEED)
         real_A, real_B = self.dataset.pictures(sample)
-        fake_B = self.dataset.pictures({**sample, "B": fake[0].float().cpu()})[1]
-        return {"real_A": real_A, "real_B": real_B, "fake_B": fake_B}
+        return {"real_A": real_A, "real_B": real_B, "fake_B": self._fake_picture(sample, fake[0])}
 
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
         """Of G, and of D if there is one."""
@@ -72,9 +71,20 @@ class Pix2PixRecipe(Recipe[TrainConfig]):
         """The pool, and the randomness of the gradient penalty."""
         return {"pool": self._step.pool, "penalty_rng": GeneratorState(self._step.penalty_generator)}
 
+    def _fake_picture(self, sample: Sample, fake: Tensor) -> Picture:
+        return plainly(fake.float().cpu(), lambda image: self.dataset.pictures({**sample, "B": image})[1])
+
 
 def build_step(config: TrainConfig, *, lean: Lean = Lean()) -> Pix2PixStep:
-    """Networks, optimisers and losses as the configuration says, seeded, on its device."""
+    """Networks, optimisers and losses as the configuration says, seeded, on its device.
+
+    Args:
+        config: of pix2pix; the data are not looked at.
+        lean: the savings of the step.
+
+    Returns:
+        A step on batches ``{"A": (N, input_nc, H, W), "B": (N, output_nc, H, W)}`` in [-1, 1] (spec section 5.1).
+    """
     torch.manual_seed(config.seed)
     device, layout = config.torch_device(), config.layout()
     G = placed(generator_from_config(config.as_dict()), device, layout)

@@ -12,6 +12,7 @@ from torchp2p import ops
 from torchp2p.models.discriminator import ConditionalDiscriminator
 from torchp2p.models.padding import run_padded
 from torchp2p.nn import GANLoss, separate_statistics
+from torchp2p.train.arguments import require_lean, require_network, required
 from torchp2p.train.lean import Lean
 from torchp2p.train.optimisers import adam, set_lr
 from torchp2p.train.pool import ImagePool
@@ -48,8 +49,9 @@ class Pix2PixStep:
         seed: of the pool and the gradient penalty.
 
     Raises:
-        ValueError: an unknown precision, mode or loss, no loss at all, or no D with ``use_GAN``. In a step: A and B of
-            different sizes.
+        TypeError: a network that is no Module, a lean that is no Lean.
+        ValueError: an unknown precision, mode or loss, no loss at all, or no D with ``use_GAN``. In a step: no A or B,
+            or of different sizes.
     """
 
     def __init__(
@@ -78,6 +80,9 @@ class Pix2PixStep:
         ):
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        require_network("G", G)
+        require_network("D", D, optional=True)
+        require_lean(lean)
         if not (use_GAN or use_L1):
             raise ValueError("use_GAN and use_L1 must not both be off: there would be no loss")
         if use_GAN and D is None:
@@ -99,7 +104,7 @@ class Pix2PixStep:
     def __call__(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One iteration on ``{"A": (N, C, H, W), "B": (N, C', H, W)}``, on the device of the networks."""
         with ops.algorithm(self.lean.algorithm):
-            return self._step(batch["A"], batch["B"])
+            return self._step(required(batch, "A"), required(batch, "B"))
 
     def _step(self, A: Tensor, B: Tensor) -> dict[str, Tensor]:
         if (len(A), *A.shape[2:]) != (len(B), *B.shape[2:]):

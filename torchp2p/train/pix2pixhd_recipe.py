@@ -25,6 +25,7 @@ from torchp2p.train.compiled import compile_networks
 from torchp2p.train.hd_config import HDTrainConfig
 from torchp2p.train.layout import images_in, placed
 from torchp2p.train.lean import Lean
+from torchp2p.train.nonfinite import plainly
 from torchp2p.train.pix2pixhd_step import Pix2PixHDStep
 from torchp2p.train.recipe import Picture, Recipe
 
@@ -123,7 +124,7 @@ class Pix2PixHDRecipe(Recipe[HDTrainConfig]):
     def _pictures(self, sample: Mapping[str, Tensor], fake: Tensor) -> dict[str, Picture]:
         label, real = self.dataset.pictures({**sample, "name": ""})  # type: ignore[typeddict-item]
         height, width = label.shape[:2]
-        made = to_rgb(fake[:, :height, :width])
+        made = plainly(fake[:, :height, :width], to_rgb)
         return {"input_label": label, "synthesized_image": made, "real_image": real}
 
 

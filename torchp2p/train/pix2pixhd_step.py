@@ -21,6 +21,7 @@ from torchp2p.models import (
 )
 from torchp2p.models.inputs import tensor_of
 from torchp2p.nn import FeatureMatchingLoss, GANLoss
+from torchp2p.train.arguments import require_lean, require_network, required
 from torchp2p.train.frozen import freeze_all_but_the_outermost_enhancer, trainable
 from torchp2p.train.layout import layout_of
 from torchp2p.train.lean import Lean
@@ -74,6 +75,7 @@ class Pix2PixHDStep:
         seed: of the pool.
 
     Raises:
+        TypeError: a network that is no Module, a lean that is no Lean.
         ValueError: an unknown precision or mode, a precision that the device lacks, no ``vgg`` without
             ``no_vgg_loss``, a G without enhancers with ``fix_global``. In a step: labels out of range, a size that
             G does not keep, a batch without what the options ask for.
@@ -109,6 +111,9 @@ class Pix2PixHDStep:
         lean: Lean = Lean(),
         seed: int = 0,
     ) -> None:
+        for name, network in (("G", G), ("D", D), ("E", E), ("vgg", vgg)):
+            require_network(name, network, optional=name in ("E", "vgg"))
+        require_lean(lean)
         device = next(G.parameters()).device
         require_precision(precision, device)
         if gan_mode not in GAN_MODES:
@@ -154,7 +159,7 @@ class Pix2PixHDStep:
     def _step(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         self.optimizer_G.zero_grad(set_to_none=True)
         self.optimizer_D.zero_grad(set_to_none=True)
-        condition, real = self._condition(batch), _required(batch, "image")
+        condition, real = self._condition(batch), required(batch, "image")
         fake = self._generate(condition, batch)
         judged = fake.detach().requires_grad_()  # collects the gradient of all losses of G
         self.fake = fake.detach()
@@ -181,10 +186,10 @@ class Pix2PixHDStep:
 
     def _condition(self, batch: Mapping[str, Tensor]) -> Tensor | LabelMap:
         """What both G and D are shown of the labels."""
-        inst, image = None if self.no_instance else _required(batch, "inst"), _required(batch, "image")
+        inst, image = None if self.no_instance else required(batch, "inst"), required(batch, "image")
         encode = LabelMap if self.label_nc and self.lean.label_conv else encode_labels
         return encode(
-            _required(batch, "label"), inst, self.label_nc, ignored=self.ignored_label, dtype=image.dtype,
+            required(batch, "label"), inst, self.label_nc, ignored=self.ignored_label, dtype=image.dtype,
             layout=layout_of(image),
         )  # fmt: skip
 
@@ -194,7 +199,7 @@ class Pix2PixHDStep:
             if self.E is not None:
                 if feat is not None:
                     raise ValueError("batch must not have 'feat' where E is there to make the features")
-                feat = self.E(real, _required(batch, "label" if self.label_feat else "inst"))
+                feat = self.E(real, required(batch, "label" if self.label_feat else "inst"))
             fake: Tensor = self.G(self._seen_by_G(condition, feat))
         if fake.shape != real.shape:
             raise ValueError(
@@ -324,12 +329,6 @@ class Pix2PixHDStep:
 
     def _adam(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return adam(parameters, self.lr, self.beta1, bf16_state=self.lean.bf16_state)
-
-
-def _required(batch: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in batch:
-        raise ValueError(f"batch must have {name!r} with these options, got {', '.join(map(repr, batch)) or 'nothing'}")
-    return batch[name]
 
 
 def _has_running_statistics(net: nn.Module) -> bool:

@@ -44,7 +44,7 @@ def translate(
 
     Raises:
         OSError: the folder cannot be written to.
-        ValueError: an image cannot be read, or has the wrong channels; the file is named.
+        ValueError: an image cannot be read, or has the wrong channels; the file is named. Or the generator makes nan.
     """
     device = device or torch.device("cpu")
     generator = generator.to(device)
@@ -54,6 +54,7 @@ def translate(
         for index in range(count):
             sample = dataset.sample(index, 0)
             made = run_generator(generator, sample["A"][None].to(device), eval_mode=eval_mode, seed=seed + index)
+            _require_numbers(made, sample["path"])
             pictures = dataset.pictures(sample)
             images = {"real_A": pictures[0]}
             images["fake_B"] = dataset.pictures({**sample, "B": made[0].float().cpu()})[1]
@@ -89,7 +90,7 @@ def translate_labels(
 
     Raises:
         OSError: the folder cannot be written to.
-        ValueError: a file cannot be read; it is named.
+        ValueError: a file cannot be read; it is named. Or the generator makes nan.
     """
     device = device or torch.device("cpu")
     generator = generator.to(device)
@@ -107,9 +108,15 @@ def translate_labels(
                     generator, batch["label"], batch.get("inst"), plain.options.label_nc, features,
                     ignored=plain.ignored_label,
                 )  # fmt: skip
+                _require_numbers(made, sample["name"])
                 images[name] = to_rgb(made[0])
             gallery.add(sample["name"], images | dict(zip(("real_image",), real, strict=False)))
             if progress is not None:
                 progress(index + 1, len(plain))
         gallery.finish()
     return folder / "index.html"
+
+
+def _require_numbers(made: Tensor, name: str) -> None:
+    if made.isnan().any():
+        raise ValueError(f"{name}: the generator makes nan of this sample; its training has failed")

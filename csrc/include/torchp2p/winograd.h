@@ -1,9 +1,11 @@
-// Winograd's minimal filtering F(m x m, 3 x 3) for a convolution of stride 1:
-//   y = output(input(x) * filter(weight)),
-// where the product is one matrix product over the channels for each of the (m + 2)^2 frequencies of a tile of m x m
+// Winograd's minimal filtering F(m x m, r x r) of a convolution, or of the parts of one:
+//   y = output(sum over parts of input(part of x) * filter(part of weight)),
+// where a product is one matrix product over the channels for each of the (m + r - 1)^2 frequencies of a tile of m x m
 // results. Its gradients are made of the adjoints of the same transforms:
 //   grad_x = input^T(output^T(grad) * filter(weight)),  grad_weight = filter^T(output^T(grad) * input(x)),
-// with products over the outputs and over the tiles. Definition: torchp2p/ops/_winograd.py.
+// with products over the outputs and over the tiles. Kernels of 3x3 and stride 1 are of one part, with r = 3; others
+// are of four with r = 2: of stride 2, the even and the odd rows and columns of x with theirs of the kernel; of stride
+// 1, the quarters of a 4x4 kernel, each with x shifted. Definition: torchp2p/ops/_winograd.py.
 #pragma once
 
 #include <cstdint>
@@ -16,35 +18,38 @@ namespace torchp2p {
 
 struct WinogradShape {
   std::int64_t samples, inputs, outputs, height, width;  // of x
+  int kernel, stride;                                    // 3 and 1; 3 and 2; 4 and 1; 4 and 2
   std::int64_t pad;                                      // zeros around x
-  int m;                                                 // pixels of the result along the side of a tile: 2 or 4
-  DType dtype;                                           // of the images: float32, float64; bfloat16 with m = 2
+  int m;                                                 // the side of a tile: 2 or 4 where r is 3, 3 where r is 2
+  DType dtype;                                           // of the images: float32, float64; bfloat16 unless m = 4
   DType weight_dtype;                                    // the same, or float32 for bfloat16 images
 
   bool valid() const {
+    const bool of_one_part = kernel == 3 && stride == 1 && (m == 2 || m == 4);
+    const bool of_four = m == 3 && ((kernel == 3 && stride == 2) || (kernel == 4 && (stride == 1 || stride == 2)));
     const bool rounded = dtype == DType::kBFloat16;
-    const bool typed = dtype == DType::kFloat32 || dtype == DType::kFloat64 || (rounded && m == 2);
-    return samples > 0 && inputs > 0 && outputs > 0 && pad >= 0 && out_height() > 0 && out_width() > 0 &&
-           (m == 2 || m == 4) && typed && (weight_dtype == dtype || (rounded && weight_dtype == DType::kFloat32));
+    const bool typed = dtype == DType::kFloat32 || dtype == DType::kFloat64 || (rounded && m != 4);
+    return samples > 0 && inputs > 0 && outputs > 0 && pad >= 0 && (of_one_part || of_four) && out_height() > 0 &&
+           out_width() > 0 && typed && (weight_dtype == dtype || (rounded && weight_dtype == DType::kFloat32));
   }
-  std::int64_t out_height() const { return height + 2 * pad - 2; }
-  std::int64_t out_width() const { return width + 2 * pad - 2; }
+  std::int64_t out_height() const { return (height + 2 * pad - kernel) / stride + 1; }
+  std::int64_t out_width() const { return (width + 2 * pad - kernel) / stride + 1; }
 };
 
 struct WinogradForward {
   WinogradShape shape;
   const void* x;       // (N, inputs, H, W)
-  const void* weight;  // (outputs, inputs, 3, 3)
+  const void* weight;  // (outputs, inputs, kernel, kernel)
   const void* bias;    // (outputs,), of the weight's dtype; or null
-  void* y;             // (N, outputs, H + 2 pad - 2, W + 2 pad - 2)
+  void* y;             // (N, outputs, out_height, out_width)
   Strides x_stride, weight_stride, y_stride;
 };
 
 struct WinogradInput {
   WinogradShape shape;
   const void* grad;    // as y
-  const void* weight;  // (outputs, inputs, 3, 3)
-  void* grad_x;        // (N, inputs, H, W)
+  const void* weight;  // (outputs, inputs, kernel, kernel)
+  void* grad_x;        // (N, inputs, H, W); pixels that no window reaches are left as they are
   Strides grad_stride, weight_stride, x_stride;
 };
 
@@ -52,7 +57,7 @@ struct WinogradWeight {
   WinogradShape shape;
   const void* grad;   // as y
   const void* x;      // (N, inputs, H, W)
-  void* grad_weight;  // (outputs, inputs, 3, 3)
+  void* grad_weight;  // (outputs, inputs, kernel, kernel)
   Strides grad_stride, x_stride, weight_stride;
 };
 
