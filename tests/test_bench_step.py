@@ -98,6 +98,13 @@ def test_torchp2p_takes_part_in_both_precisions_whoever_else_does() -> None:
     assert found == ["channels_last", "reference", "torchp2p", "torchp2p_bfloat16"]
 
 
+def test_torchp2p_with_all_its_switches_for_memory_takes_part_where_it_is_named() -> None:
+    found = [provider.name for provider in against("reference,torchp2p_small_bfloat16")]
+    assert found == ["reference", "torchp2p_small_bfloat16", "torchp2p", "torchp2p_bfloat16"]
+    small = PROVIDERS["torchp2p_small_bfloat16"]
+    assert (small.precision, small.lean) == ("bfloat16", Lean(recompute=True, bf16_state=True))
+
+
 def test_an_unknown_provider_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(UsageError, match=r"--against must be of reference, .*'referense'; did you mean 'reference'"):
         against("referense")

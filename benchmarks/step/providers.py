@@ -1,7 +1,8 @@
 """Who takes training steps: the original procedure in its variants, torch.compile of it, and torchp2p.
 
 Names are put together: ``channels_last``, ``channels_last_bfloat16``, ``channels_last_bfloat16_keep``. ``reference`` in
-bfloat16 is called ``autocast``; ``_keep`` tells the allocator to keep freed memory, as torchp2p does by itself.
+bfloat16 is called ``autocast``; ``_keep`` tells the allocator to keep freed memory, as torchp2p does by itself;
+``torchp2p_small`` is torchp2p with all that it can do for memory, at the cost of time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from torchp2p.cli.parsing import UsageError, nearest
 from torchp2p.train.lean import Lean
 
-OURS = "torchp2p"
+OURS, SMALL = "torchp2p", "torchp2p_small"
 PRECISIONS = ("float32", "bfloat16")
 TITLES = {"reference_bfloat16": "autocast"}
 
@@ -63,7 +64,9 @@ def _all() -> Iterator[Provider]:
             name = TITLES.get(stem + of_precision, stem + of_precision)
             for allocator, kept in (("default", ""), ("keep", "_keep")):
                 yield Provider(name + kept, precision=precision, allocator=allocator, **how)
-        yield Provider(OURS + of_precision, ours=True, precision=precision, allocator="keep")
+        ours = Provider(OURS + of_precision, ours=True, precision=precision, allocator="keep")
+        small = Lean(recompute=True, bf16_state=True)
+        yield from (ours, replace(ours, name=SMALL + of_precision, allocator="default", lean=small))
 
 
 PROVIDERS = {provider.name: provider for provider in _all()}
@@ -85,7 +88,7 @@ def against(names: str) -> list[Provider]:
             raise UsageError(f"--against must be of {choices}, got {name!r}{nearest(name, list(PROVIDERS))}")
     if not listed:
         raise UsageError(f"--against must name at least one of {', '.join(PROVIDERS)}")
-    both = [provider.name for provider in PROVIDERS.values() if provider.ours]
+    both = [OURS if precision == "float32" else f"{OURS}_{precision}" for precision in PRECISIONS]
     return [PROVIDERS[name] for name in dict.fromkeys([*listed, *both])]
 
 
