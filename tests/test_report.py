@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 from pathlib import Path
 
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.report import goals, plots, roofline, steps, work
+from benchmarks.loss_curves import KEY
+from benchmarks.report import curves, goals, plots, roofline, steps, work
 from benchmarks.report.__main__ import main
 from benchmarks.report.ops import tables
 from benchmarks.report.records import read_rows, with_sections
@@ -193,6 +195,23 @@ def test_a_goal_of_memory_is_a_share_of_what_plain_modules_take() -> None:
     assert "`--recompute --bf16_state` | peak ≤ 50% of plain modules at 512x1024 | 55% | MISSED |" in goals.table(
         [*rows, small]
     )
+
+
+# --- loss curves --------------------------------------------------------------------------------------------------
+
+
+def test_curves_are_held_against_the_band_of_the_originals(tmp_path) -> None:
+    values = {("reference", 1): 1.0, ("reference", 2): 3.0, ("channels_last", 1): 2.5, ("torchp2p", 2): 2.0}
+    rows = [
+        {**dict.fromkeys(KEY, "x"), "provider": provider, "threads": threads, "step": at, "G_L1": value}
+        for (provider, threads), value in values.items()
+        for at in (1, 2)
+    ]
+    with (tmp_path / "loss_curves_x.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert "| G_L1 | 100% | 50% | 0% to 100% (33%) | 0.00 | 3.00 |" in curves.tables(tmp_path)
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------

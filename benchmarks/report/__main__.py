@@ -3,7 +3,7 @@
     python -m benchmarks.report [--results FOLDER] [--documents FILE ...] [--plots FOLDER]
 
 What stands in a document between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->`` is replaced, for NAME results (ops),
-goals, work, steps, ablation, scaling and breakdown. Plots need matplotlib (``pip install torchp2p[plots]``).
+goals, work, steps, ablation, scaling, breakdown and curves. Plots need matplotlib (``pip install torchp2p[plots]``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torchp2p.files import atomic_write
 from ..program import run_as_program
 from ..results import Row, columns
 from ..step.rows import BreakdownRow, StepRow
-from . import goals, ops, steps, work
+from . import curves, goals, ops, steps, work
 from .records import Record, marked_sections, read_rows, with_sections
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     of_ops, of_steps, of_kinds = (read_rows(options.results, columns(kind)) for kind in (Row, StepRow, BreakdownRow))
     documents = {path: path.read_text(encoding="utf-8") for path in options.documents}
     wanted = {name for text in documents.values() for name in marked_sections(text)}
-    texts = {name: _text(name, of_ops, of_steps, of_kinds) for name in wanted}
+    texts = {name: _text(name, of_ops, of_steps, of_kinds, options.results) for name in wanted}
     for path, text in documents.items():
         write(path, with_sections(text, texts))
     _draw(options.plots, of_ops, of_steps, of_kinds)
@@ -50,7 +50,7 @@ def write(path: Path, text: str) -> None:
     atomic_write(path, lambda file: file.write(text.encode()))
 
 
-def _text(name: str, of_ops: list[Record], of_steps: list[Record], of_kinds: list[Record]) -> str:
+def _text(name: str, of_ops: list[Record], of_steps: list[Record], of_kinds: list[Record], results: Path) -> str:
     makers = {
         "results": lambda: ops.tables(of_ops),
         "goals": lambda: goals.table(of_steps),
@@ -59,6 +59,7 @@ def _text(name: str, of_ops: list[Record], of_steps: list[Record], of_kinds: lis
         "ablation": lambda: steps.ablations(of_steps),
         "scaling": lambda: steps.scaling(of_steps),
         "breakdown": lambda: steps.breakdowns(of_kinds),
+        "curves": lambda: curves.tables(results),
     }
     if name not in makers:
         raise ValueError(f"markers must be of {', '.join(makers)}, got {name!r}")
