@@ -16,6 +16,7 @@ from torch import Tensor
 from torchp2p import ops
 
 EAGER = "eager"
+OPS = ("norm_act", "conv_norm_act", "gan_loss", "feature_matching_loss", "instance_avg_pool", "label_conv2d")
 
 Run = Callable[[str, Mapping[str, Tensor]], Tensor]
 """(provider, tensors by name) to the result; a provider is ``eager`` or one of our backends."""

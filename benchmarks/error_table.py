@@ -1,10 +1,10 @@
 """Errors of every op against float64, ours beside eager PyTorch's in the same dtype.
 
-    python -m benchmarks.error_table [--device cpu] [--backends native compile reference]
+    python -m benchmarks.error_table [--device cpu] [--backends native compile reference] [--ops norm_act gan_loss]
 
 The oracle is the op's reference on the same values in float64. An error is given relative to the size of the
 exact result: the largest difference over the largest value, and the root mean square of both. The table is
-printed and written to ``benchmarks/results/errors_<device>.csv``.
+printed and written to ``benchmarks/results/errors_<device>.csv``; with ``--ops``, where rows of other ops stay.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 from torchp2p.files import atomic_write
 
 from . import machine
-from .error_cases import EAGER, Case, Run, cases
+from .error_cases import EAGER, OPS, Case, Run, cases
 from .program import run_as_program
 from .results import OURS
 
@@ -53,10 +53,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--backends", nargs="+", default=["native", "compile", "reference"])
+    parser.add_argument("--ops", nargs="+", choices=OPS, default=list(OPS), help="whose errors are computed")
     options = parser.parse_args(argv)
     device = torch.device(options.device)
     name = machine.processor_name() if device.type == "cpu" else torch.cuda.get_device_name()
-    rows = [row for case in cases() for dtype in DTYPES for row in errors(case, dtype, device, options.backends)]
+    wanted = (case for case in cases() if case.op in options.ops)
+    rows = [row for case in wanted for dtype in DTYPES for row in errors(case, dtype, device, options.backends)]
     Console().print(*tables(rows), sep="\n")
     write(Path(__file__).resolve().parent / "results" / f"errors_{device.type}.csv", rows, name)
 
@@ -105,16 +107,27 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
 
 
 def write(path: Path, rows: Sequence[Row], device_name: str) -> None:
-    """Keep ``rows`` as a CSV file, in place of those of the last run."""
+    """Keep ``rows`` in a CSV file, in place of those of the same ops."""
     made_by = (machine.commit(), device_name, torch.__version__)
+    columns = ["commit", "device", "torch", *(field.name for field in dataclasses.fields(Row))]
+    renewed = {row.op for row in rows}
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["commit", "device", "torch", *(field.name for field in dataclasses.fields(Row))])
+    writer.writerow(columns)
+    writer.writerows([line[name] for name in columns] for line in _lines(path) if line["op"] not in renewed)
     for row in rows:
         cells = (*made_by, *dataclasses.astuple(row))
         writer.writerow(f"{cell:.3g}" if isinstance(cell, float) else cell for cell in cells)
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, lambda file: file.write(text.getvalue().encode()))
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    """Of a file that ``write`` has written, if there is one."""
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 if __name__ == "__main__":
