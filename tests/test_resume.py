@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,15 @@ def test_a_signal_saves_first_exits_with_its_number_and_the_training_resumes_to_
     assert differences(read_state(run_folder(config)), read_state(straight)) == []
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises, as in a terminal; a process in the background of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_second_signal_does_not_wait_for_the_end_of_the_step(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
