@@ -118,14 +118,15 @@ inline void transform_filters(const Filters<W>& filters, std::int64_t lane_panel
   }
 }
 
-// The gradient of the filters of a panel of lanes, from sums (F, panels of terms, parts, W, W) that lie next_frequency
-// apart.
+// The gradient of the filters of a panel of lanes and of `panels` panels of terms from the `first` on, from sums
+// (F, panels, parts, W, W) that lie next_frequency apart.
 template <class F, class W, class A>
 inline void store_filter_gradient(const A* sums, std::int64_t next_frequency, const Filters<W>& filters,
-                                  std::int64_t lane_panel, int stride, A* scratch) {
+                                  std::int64_t lane_panel, std::int64_t first, std::int64_t panels, int stride,
+                                  A* scratch) {
   constexpr int kWidth = kPanel<A>;
   A *square = scratch, *turned = scratch + kSquare<F, A>;
-  for (std::int64_t k = 0; k < filters.terms; k += kLanes<A>) {
+  for (std::int64_t k = 0; k < panels * kWidth; k += kLanes<A>) {
     for (int lane = 0; lane < kWidth; lane += kLanes<A>) {
       for (int part = 0; part < F::kParts; ++part) {
         const std::int64_t row = (k / kWidth * F::kParts + part) * kWidth + k % kWidth;
@@ -139,7 +140,7 @@ inline void store_filter_gradient(const A* sums, std::int64_t next_frequency, co
           }
         }
       }
-      store_square<F>(square, filters, lane_panel * kWidth + lane, k, turned);
+      store_square<F>(square, filters, lane_panel * kWidth + lane, first * kWidth + k, turned);
     }
   }
 }

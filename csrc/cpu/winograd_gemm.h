@@ -11,8 +11,13 @@
 namespace torchp2p {
 namespace TORCHP2P_ISA {
 
-template <class Unit> inline void prefetch(const Unit* from, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; i += 64 / static_cast<std::int64_t>(sizeof(Unit))) __builtin_prefetch(from + i);
+// Into which cache: the second argument's third of __builtin_prefetch.
+constexpr int kFirstLevel = 3, kSecondLevel = 2;
+
+template <int kLevel, class Unit> inline void prefetch(const Unit* from, std::int64_t count) {
+  for (std::int64_t i = 0; i < count; i += 64 / static_cast<std::int64_t>(sizeof(Unit))) {
+    __builtin_prefetch(from + i, 0, kLevel);
+  }
 }
 
 // `a` comes in `groups` of `units` terms, `next_group` apart; kRowStep and kStep are units between rows and terms.
@@ -25,7 +30,7 @@ inline void multiply_block(const typename Product::Unit* a, std::int64_t next_gr
   Vec<A> sum[kRows][kPanelRegisters] = {};
   for (std::int64_t group = 0; group < groups; ++group, a += next_group) {
     const typename Product::Unit* at = a;
-    if constexpr (kStep == 1) prefetch(a + kRows * kRowStep, kRows * kRowStep);  // the rows that are multiplied next
+    if constexpr (kStep == 1) prefetch<kFirstLevel>(a + kRows * kRowStep, kRows * kRowStep);  // the rows that are multiplied next
     for (std::int64_t k = 0; k < units; ++k, at += kStep, b += kWidth) {
 #pragma GCC unroll 8
       for (int i = 0; i < kRows; ++i) {

@@ -16,8 +16,12 @@ namespace torchp2p {
 namespace TORCHP2P_ISA {
 namespace {
 
-// Tiles that are summed before the next rows of the product are taken: a panel of each image in the first-level cache.
-constexpr std::int64_t kDepth = 128;
+// Terms that are summed before the next rows of the product are taken: half a first-level cache for both images, so
+// that what comes next finds room.
+constexpr std::int64_t kDepth = 64;
+
+// Panels of the input whose sums are there at a time, if the sums need not outlast a chunk: in a thread's own cache.
+constexpr std::int64_t kBlockPanels = 4;
 
 // Units of the cache that threads share which frequencies may take.
 constexpr std::int64_t kSharedCache = 4 << 20;
@@ -34,6 +38,7 @@ template <class T, class W, class F> class WeightGradient {
         input_panels_((s_.inputs + kWidth - 1) / kWidth * F::kParts),
         output_panels_((s_.outputs + kWidth - 1) / kWidth), chunk_(rows_of_chunk(rows_, rows_that_fit())),
         tiles_(round_up(chunk_ * grid_.columns, kRows)),
+        block_(chunk_ < rows_ || input_panels_ < kBlockPanels ? input_panels_ : kBlockPanels),
         threads_(thread_count(s_.outputs * s_.inputs * kTapsOfKernel<F>)),
         of_input_(1, kCount * input_panels_ * tiles_ * kWidth / Product::kPack),
         of_grad_(1, kCount * output_panels_ * tiles_ * kWidth / Product::kPack),
@@ -55,9 +60,13 @@ template <class T, class W, class F> class WeightGradient {
                                                                               threads_, scratch_);
       parallel_for(output_panels_, threads_, [&](std::int64_t panel, int thread) {
         A* sums = sums_.piece(chunk_ < rows_ ? panel : thread);
-        multiply(panel, first > 0, sums);
-        if (first + rows < rows_) return;
-        store_filter_gradient<F>(sums, next_frequency(), weight, panel, s_.stride, scratch_.piece(thread));
+        for (std::int64_t from = 0; from < input_panels_; from += block_) {
+          const std::int64_t panels = input_panels_ - from < block_ ? input_panels_ - from : block_;
+          multiply(panel, from, panels, first > 0, sums);
+          if (first + rows < rows_) continue;
+          store_filter_gradient<F>(sums, next_frequency(), weight, panel, from / F::kParts, panels / F::kParts,
+                                   s_.stride, scratch_.piece(thread));
+        }
       });
     }
     return Status::kOk;
@@ -66,31 +75,32 @@ template <class T, class W, class F> class WeightGradient {
  private:
   Frequencies<Product> input() const { return {of_input_.piece(0), input_panels_, tiles_}; }
   Frequencies<Product> grad() const { return {of_grad_.piece(0), output_panels_, tiles_}; }
-  std::int64_t next_frequency() const { return input_panels_ * kWidth * kWidth; }
+  std::int64_t next_frequency() const { return block_ * kWidth * kWidth + kWidth; }
 
   // Rows of tiles whose frequencies fit the cache that threads share, unless the sums, which outlast them, do not
   // either: then frequencies may take as much memory.
   std::int64_t rows_that_fit() const {
     const std::int64_t of_row = kCount * (input_panels_ + output_panels_) * grid_.columns * kWidth / Product::kPack;
-    const std::int64_t of_sums = kCount * output_panels_ * next_frequency();
+    const std::int64_t of_sums = kCount * output_panels_ * input_panels_ * kWidth * kWidth;
     return (of_sums > kSharedCache ? of_sums : kSharedCache) / of_row;
   }
 
-  // sums (F, inputs and their parts, W) of one panel of outputs; of frequencies that a part does not reach, none.
-  void multiply(std::int64_t panel, bool accumulate, A* sums) const {
+  // sums (F, inputs and their parts, W) of one panel of outputs and `panels` of inputs, from the `first` on; of
+  // frequencies that a part does not reach, none.
+  void multiply(std::int64_t panel, std::int64_t first, std::int64_t panels, bool accumulate, A* sums) const {
+    constexpr std::int64_t kTiles = kDepth * Product::kPack;
     for (int f = 0; f < kCount; ++f) {
-      for (std::int64_t from = 0; from < input_panels_; ++from) {
-        if (!reaches<F>(static_cast<int>(from % F::kParts), f)) continue;
-        for (std::int64_t tile = 0; tile < tiles_; tile += kDepth) {
-          const std::int64_t depth = tiles_ - tile < kDepth ? tiles_ - tile : kDepth;
-          const std::int64_t units = depth / Product::kPack * kWidth;
-          const Unit* of_input = input().panel(f, from) + tile / Product::kPack * kWidth;
+      for (std::int64_t i = 0; i < panels; ++i) {
+        if (!reaches<F>(static_cast<int>(i % F::kParts), f)) continue;
+        for (std::int64_t tile = 0; tile < tiles_; tile += kTiles) {
+          const std::int64_t depth = (tiles_ - tile < kTiles ? tiles_ - tile : kTiles) / Product::kPack;
+          const Unit* of_input = input().panel(f, first + i) + tile / Product::kPack * kWidth;
           const Unit* of_grad = grad().panel(f, panel) + tile / Product::kPack * kWidth;
           for (int row = 0; row < kWidth; row += kRows) {
             // A part of what comes next: more tiles, or the panel that lies behind this one.
-            prefetch(of_input + units + units / kWidth * row, units / kWidth * kRows);
-            multiply_block<Product, 1, kWidth>(of_input + row, 0, 1, depth / Product::kPack, of_grad,
-                                               sums + f * next_frequency() + (from * kWidth + row) * kWidth,
+            prefetch<kSecondLevel>(of_input + depth * (kWidth + row), depth * kRows);
+            multiply_block<Product, 1, kWidth>(of_input + row, 0, 1, depth, of_grad,
+                                               sums + f * next_frequency() + (i * kWidth + row) * kWidth,
                                                accumulate || tile > 0);
           }
         }
@@ -103,6 +113,7 @@ template <class T, class W, class F> class WeightGradient {
   TileGrid<F> grid_;
   std::int64_t rows_, input_panels_, output_panels_;  // rows of tiles of all samples; panels of the inputs' parts
   std::int64_t chunk_, tiles_;  // rows that are transformed before they are multiplied, their tiles
+  std::int64_t block_;          // panels of the inputs' parts whose sums are there together
   int threads_;
   Buffer<Unit> of_input_, of_grad_;
   Buffer<A> sums_, scratch_;
