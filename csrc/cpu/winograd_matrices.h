@@ -81,9 +81,20 @@ template <class Matrix> struct Transposed {
   static constexpr double at(int i, int j) { return Matrix::at(j, i); }
 };
 
+// The column whose term a row's sum begins with: one that costs no operation, if there is one.
+template <class Matrix, int kRow> constexpr int first_term() {
+  int first = -1;
+  for (int j = 0; j < Matrix::kFrom; ++j) {
+    if (Matrix::at(kRow, j) == 1) return j;
+    if (Matrix::at(kRow, j) != 0 && first < 0) first = j;
+  }
+  return first;
+}
+
 template <class Matrix, int kRow, int kColumn, class A> inline void add_term(Vec<A>& sum, Vec<A> value) {
   constexpr double factor = Matrix::at(kRow, kColumn);
-  if constexpr (factor == 1) {
+  if constexpr (kColumn == first_term<Matrix, kRow>()) {
+  } else if constexpr (factor == 1) {
     sum += value;
   } else if constexpr (factor == -1) {
     sum -= value;
@@ -94,7 +105,10 @@ template <class Matrix, int kRow, int kColumn, class A> inline void add_term(Vec
 
 template <class Matrix, int kRow, class A, int... kColumns>
 inline Vec<A> dot(const Vec<A>* values, int step, std::integer_sequence<int, kColumns...>) {
-  Vec<A> sum{};
+  constexpr int kFirst = first_term<Matrix, kRow>();
+  constexpr double factor = Matrix::at(kRow, kFirst);
+  Vec<A> sum = values[kFirst * step];
+  if constexpr (factor != 1) sum *= static_cast<A>(factor);
   (add_term<Matrix, kRow, kColumns, A>(sum, values[kColumns * step]), ...);
   return sum;
 }
