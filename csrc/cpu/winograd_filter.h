@@ -76,6 +76,41 @@ inline void store_square(const A* from, const Filters<W>& filters, std::int64_t 
   }
 }
 
+// Filters that will be transformed, brought from memory a few lines at a time while something else is computed: all at
+// once would keep it waiting.
+template <class F, class W> class FiltersAhead {
+  static constexpr std::int64_t kPerLine = 64 / static_cast<std::int64_t>(sizeof(W));
+
+ public:
+  // Those of a panel of `width` lanes and of `terms` channels, as far as there are any, in so many `shares`.
+  FiltersAhead(const Filters<W>& filters, std::int64_t lane, std::int64_t width, std::int64_t term, std::int64_t terms,
+               std::int64_t shares) {
+    if (lane >= filters.lanes || term >= filters.terms) return;
+    width = lane + width > filters.lanes ? filters.lanes - lane : width;
+    terms = term + terms > filters.terms ? filters.terms - term : terms;
+    const bool by_lane = filters.lane > filters.term;
+    from_ = filters.at(lane, term);
+    next_row_ = by_lane ? filters.lane : filters.term;
+    rows_ = by_lane ? width : terms;
+    lines_ = ((by_lane ? terms : width) * kTapsOfKernel<F> + kPerLine - 1) / kPerLine;
+    share_ = (rows_ * lines_ + shares - 1) / shares;
+  }
+
+  void bring_share() {
+    for (std::int64_t i = 0; i < share_ && rows_ > 0; ++i) {
+      __builtin_prefetch(from_ + line_ * kPerLine, 0, 2);
+      if (++line_ < lines_) continue;
+      line_ = 0;
+      --rows_;
+      from_ += next_row_;
+    }
+  }
+
+ private:
+  const W* from_ = nullptr;
+  std::int64_t next_row_ = 0, rows_ = 0, lines_ = 0, share_ = 0, line_ = 0;
+};
+
 // Where tap (i, j) of a part stands among the taps of the kernel; none where the kernel ends before: -1.
 template <class F> inline int tap_of(int part, int stride, int i, int j) {
   const int row = first_tap(part / 2, stride) + i * stride, column = first_tap(part % 2, stride) + j * stride;

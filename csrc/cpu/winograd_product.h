@@ -80,6 +80,7 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
       const std::int64_t panels = terms_ - from < kBlockPanels ? terms_ - from : kBlockPanels;
       transform_filters<Product, F>(weight_, panel / kOfResults, from / kOfTerms, panels / kOfTerms, part, kOfTerms,
                                     stride_, filters_.piece(thread), kBlockUnits, scratch_.piece(thread));
+      auto ahead = filters_after(panel, from + kBlockPanels);
       for (int f = 0; f < kCount; ++f) {
         if (!reaches<F>(part, f)) {
           clear(sums + f * tiles_ * kWidth, tiles_ * kWidth);
@@ -88,18 +89,30 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
         for (std::int64_t first = 0; first < panels; first += kChain) {
           const int of_terms = static_cast<int>(first % kOfTerms);
           if (kOfTerms == 1 || reaches<F>(of_terms, f)) {
-            multiply_chain(f, from, first, panels - first < kChain ? panels - first : kChain, sums, thread);
+            multiply_chain(f, from, first, panels - first < kChain ? panels - first : kChain, sums, ahead, thread);
           }
         }
       }
     }
   }
 
+  // Those that are transformed after a block of filters: in the next block of the panel, or the next panel.
+  FiltersAhead<F, const W> filters_after(std::int64_t panel, std::int64_t from) const {
+    if (from >= terms_) {
+      from = 0;
+      panel += kOfResults - panel % kOfResults;
+    }
+    return {weight_, panel / kOfResults * kWidth, kWidth, from / kOfTerms * kWidth, kTermsDepth / kOfTerms,
+            kCount * tiles_ / kRows};
+  }
+
   // sums of frequency f (tiles, W), of `panels` panels from the `first` of the block on.
-  void multiply_chain(int f, std::int64_t block, std::int64_t first, std::int64_t panels, A* sums, int thread) const {
+  void multiply_chain(int f, std::int64_t block, std::int64_t first, std::int64_t panels, A* sums,
+                      FiltersAhead<F, const W>& ahead, int thread) const {
     const Unit* of_image = frequencies().panel(f, block + first);
     const Unit* of_filters = filters_.piece(thread) + f * kBlockUnits + first * kWidth / Product::kPack * kWidth;
     for (std::int64_t tile = 0; tile < tiles_; tile += kRows) {
+      ahead.bring_share();
       multiply_block<Product, kWidth / Product::kPack, 1>(
           of_image + tile * kWidth / Product::kPack, frequencies().panel_units(), panels, kWidth / Product::kPack,
           of_filters, sums + (f * tiles_ + tile) * kWidth, block + first > 0);
