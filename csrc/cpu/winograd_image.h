@@ -192,7 +192,7 @@ inline void add_tiles(const Accumulator<T>* sums, std::int64_t tiles, std::int64
   std::memcpy(strip.pixels, unfinished, overlap * sizeof(A));
   clear(strip.pixels + overlap, kM * strip.row);
   for (std::int64_t column = 0; column < grid.columns; ++column) {
-    Vec<A> values[kCount], found[kCount];
+    Vec<A> values[kCount], found[kSide * kSide];
     const A* from = sums + (tile + column) * kWidth;
     for (int f = 0; f < kCount; ++f) values[f] = load(from + f * tiles * kWidth);
     sandwich<Transposed<InputOf<F>>, A>(values, found);

@@ -1,7 +1,11 @@
-// The matrices of F(2 x 2, 3 x 3), F(3 x 3, 2 x 2) and F(4 x 4, 3 x 3), and products with them that cost no
-// multiplication by 0 or 1. Interpolation points: 0, 1, -1 and infinity; of the larger tile 0, 5/8, -5/8, 3/2, -3/2 and
-// infinity, each balanced between filter and input by a power of two, with less than half the rounding error of the
-// usual 0, 1, -1, 2, -2. The last frequency is that of infinity: of the last tap alone.
+// The matrices of F(2 x 2, 3 x 3), F(3 x 3, 2 x 2), F(4 x 4, 3 x 3) and F(3 x 3, 4 x 4), and products with them that
+// cost no multiplication by 0 or 1.
+//
+// Small tiles interpolate at 0, 1, -1 and infinity. Larger ones usually take 2 and -2 too, and round several times as
+// much. Here they take i and -i, which lie where the others do, on the unit circle: a product of two complex numbers is
+// made of three real ones, the two numbers each projected on three directions of the plane, so that there are seven
+// frequencies of six pixels. Rows are balanced between filter and input by powers of two. The frequency of infinity
+// is of the last tap alone.
 #pragma once
 
 #include <utility>
@@ -15,6 +19,7 @@ namespace TORCHP2P_ISA {
 template <int kM, int kR> struct Winograd;
 
 struct FourPoints {
+  static constexpr int kPoints = 4;
   static constexpr double input[4][4] = {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}};
 };
 
@@ -28,29 +33,42 @@ template <> struct Winograd<3, 2> : FourPoints {
   static constexpr double output[3][4] = {{1, 1, 1, 0}, {0, 1, -1, 0}, {0, 1, 1, -1}};
 };
 
-template <> struct Winograd<4, 3> {
-  static constexpr double input[6][6] = {{1. / 2, 0, -338. / 225, 0, 128. / 225, 0},
-                                         {0, 576. / 595, 4608. / 2975, -256. / 595, -2048. / 2975, 0},
-                                         {0, -576. / 595, 4608. / 2975, 256. / 595, -2048. / 2975, 0},
-                                         {0, -100. / 357, -200. / 1071, 256. / 357, 512. / 1071, 0},
-                                         {0, 100. / 357, -200. / 1071, -256. / 357, 512. / 1071, 0},
-                                         {0, 225. / 512, 0, -169. / 128, 0, 1. / 2}};
-  static constexpr double filter[6][3] = {
-      {2, 0, 0}, {1, 5. / 8, 25. / 64}, {1, -5. / 8, 25. / 64}, {1. / 4, 3. / 8, 9. / 16}, {1. / 4, -3. / 8, 9. / 16},
-      {0, 0, 2}};
-  static constexpr double output[4][6] = {{1, 1, 1, 1, 1, 0},
-                                          {0, 5. / 8, -5. / 8, 3. / 2, -3. / 2, 0},
-                                          {0, 25. / 64, 25. / 64, 9. / 4, 9. / 4, 0},
-                                          {0, 125. / 512, -125. / 512, 27. / 8, -27. / 8, 1}};
+// Of a + b i the fourth to the sixth row see a / 2 + b, a / 2 - b and a.
+struct SevenPoints {
+  static constexpr int kPoints = 7;
+  static constexpr double input[7][6] = {{1, 0, 0, 0, -1, 0},
+                                         {0, 0.5, 0.5, 0.5, 0.5, 0},
+                                         {0, -0.5, 0.5, -0.5, 0.5, 0},
+                                         {0, 0.5, 0.25, -0.5, -0.25, 0},
+                                         {0, -0.5, 0.25, 0.5, -0.25, 0},
+                                         {0, 0, -0.625, 0, 0.625, 0},
+                                         {0, -1, 0, 0, 0, 1}};
+};
+
+template <> struct Winograd<4, 3> : SevenPoints {
+  static constexpr double filter[7][3] = {{1, 0, 0},      {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0.5, 1, -0.5},
+                                          {0.5, -1, -0.5}, {1, 0, -1},      {0, 0, 1}};
+  static constexpr double output[4][7] = {{1, 1, 1, 0.5, 0.5, 1, 0},
+                                          {0, 1, -1, 1, -1, 0, 0},
+                                          {0, 1, 1, -0.5, -0.5, -1, 0},
+                                          {0, 1, -1, -1, 1, 0, 1}};
+};
+
+template <> struct Winograd<3, 4> : SevenPoints {
+  static constexpr double filter[7][4] = {{1, 0, 0, 0},         {0.5, 0.5, 0.5, 0.5}, {0.5, -0.5, 0.5, -0.5},
+                                          {0.5, 1, -0.5, -1},   {0.5, -1, -0.5, 1},   {1, 0, -1, 0},
+                                          {0, 0, 0, 1}};
+  static constexpr double output[3][7] = {
+      {1, 1, 1, 0.5, 0.5, 1, 0}, {0, 1, -1, 1, -1, 0, 0}, {0, 1, 1, -0.5, -0.5, -1, 1}};
 };
 
 // A convolution by tiles of m x m results: of one part with the whole kernel, or of four with r x r of its taps each.
 template <int kM_, int kR_, int kKernel_> struct Scheme {
   static constexpr int kM = kM_, kR = kR_, kKernel = kKernel_;
-  static constexpr int kSide = kM + kR - 1, kCount = kSide * kSide;  // of a tile of what is read; frequencies
-  static constexpr int kOverlap = kR - 1;                            // pixels that neighbouring tiles share
-  static constexpr int kParts = kKernel == kR ? 1 : 4;
   using Matrices = Winograd<kM, kR>;
+  static constexpr int kSide = kM + kR - 1, kOverlap = kR - 1;  // of a tile of what is read; what neighbours share
+  static constexpr int kPoints = Matrices::kPoints, kCount = kPoints * kPoints;  // frequencies
+  static constexpr int kParts = kKernel == kR ? 1 : 4;
 };
 
 // The first row of taps, or column, of the even (0) or odd (1) parts with stride 2, of the upper or lower with stride
@@ -60,20 +78,20 @@ inline int first_tap(int odd, int stride) { return odd * 2 / stride; }
 // Whether there are taps that give a part of the kernel such a frequency: that of infinity has none but the last tap's.
 template <class F> inline bool reaches(int part, int frequency) {
   if constexpr (F::kParts == 1 || F::kKernel == 2 * F::kR) return true;
-  return !(part / 2 && frequency / F::kSide == F::kSide - 1) && !(part % 2 && frequency % F::kSide == F::kSide - 1);
+  return !(part / 2 && frequency / F::kPoints == F::kPoints - 1) && !(part % 2 && frequency % F::kPoints == F::kPoints - 1);
 }
 
 // Which matrix, and which way round.
 template <class F> struct InputOf {
-  static constexpr int kTo = F::kSide, kFrom = F::kSide;
+  static constexpr int kTo = F::kPoints, kFrom = F::kSide;
   static constexpr double at(int i, int j) { return F::Matrices::input[i][j]; }
 };
 template <class F> struct FilterOf {
-  static constexpr int kTo = F::kSide, kFrom = F::kR;
+  static constexpr int kTo = F::kPoints, kFrom = F::kR;
   static constexpr double at(int i, int j) { return F::Matrices::filter[i][j]; }
 };
 template <class F> struct OutputOf {
-  static constexpr int kTo = F::kM, kFrom = F::kSide;
+  static constexpr int kTo = F::kM, kFrom = F::kPoints;
   static constexpr double at(int i, int j) { return F::Matrices::output[i][j]; }
 };
 template <class Matrix> struct Transposed {

@@ -18,7 +18,8 @@ namespace TORCHP2P_ISA {
 
 // Tiles that are multiplied together, if a row has not more; and terms that are summed before the next filters are
 // transformed: a panel's filters and sums then share the second-level cache.
-constexpr std::int64_t kChunkTiles = 288, kTermsDepth = 128;
+template <class F> constexpr std::int64_t kChunkTiles = F::kPoints == 4 ? 288 : 128;
+template <class F> constexpr std::int64_t kTermsDepth = F::kPoints == 4 ? 128 : 64;
 
 // Whose parts are they: of what is summed over, as in a convolution, or of the results, as in its adjoint.
 enum class Parts { kOfTerms, kOfResults };
@@ -35,7 +36,7 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
   PanelProduct(std::int64_t samples, const TileGrid<F>& grid, int stride, const Image<const T>& image,
                const Filters<const W>& filters)
       : image_(image), weight_(filters), grid_(grid), stride_(stride), rows_(samples * grid_.rows),
-        chunk_(rows_of_chunk(rows_, kChunkTiles / grid_.columns)), tiles_(round_up(chunk_ * grid_.columns, kRows)),
+        chunk_(rows_of_chunk(rows_, kChunkTiles<F> / grid_.columns)), tiles_(round_up(chunk_ * grid_.columns, kRows)),
         terms_((filters.terms + kWidth - 1) / kWidth * kOfTerms),
         panels_((filters.lanes + kWidth - 1) / kWidth * kOfResults),
         threads_(thread_count(rows_ * grid_.columns * kCount * filters.lanes)),
@@ -65,8 +66,8 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
 
  private:
   // Of a frequency of a block of filters, and more, lest all frequencies of a filter fall into one set of the cache.
-  static constexpr std::int64_t kBlockUnits = kTermsDepth / Product::kPack * kWidth + kWidth;
-  static constexpr std::int64_t kBlockPanels = kTermsDepth / kWidth;
+  static constexpr std::int64_t kBlockUnits = kTermsDepth<F> / Product::kPack * kWidth + kWidth;
+  static constexpr std::int64_t kBlockPanels = kTermsDepth<F> / kWidth;
   // Panels that are summed before sums are added to those before: parts with fewer taps are not summed everywhere.
   static constexpr std::int64_t kChain = kOfTerms == 1 ? kBlockPanels : F::kKernel == 2 * F::kR ? 2 : 1;
   static_assert(kBlockPanels % kOfTerms == 0, "a block holds all parts of a panel");
@@ -102,7 +103,7 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
       from = 0;
       panel += kOfResults - panel % kOfResults;
     }
-    return {weight_, panel / kOfResults * kWidth, kWidth, from / kOfTerms * kWidth, kTermsDepth / kOfTerms,
+    return {weight_, panel / kOfResults * kWidth, kWidth, from / kOfTerms * kWidth, kTermsDepth<F> / kOfTerms,
             kCount * tiles_ / kRows};
   }
 

@@ -10,11 +10,8 @@ namespace TORCHP2P_ISA {
 template <class F, class Body> inline Status with_dtypes(const WinogradShape& shape, F scheme, const Body& body) {
   if (shape.dtype == DType::kFloat32) return body(float{}, float{}, scheme);
   if (shape.dtype == DType::kFloat64) return body(double{}, double{}, scheme);
-  if constexpr (F::kM != 4) {
-    if (shape.weight_dtype == DType::kFloat32) return body(BFloat16{}, float{}, scheme);
-    return body(BFloat16{}, BFloat16{}, scheme);
-  }
-  return Status::kBadArgument;
+  if (shape.weight_dtype == DType::kFloat32) return body(BFloat16{}, float{}, scheme);
+  return body(BFloat16{}, BFloat16{}, scheme);
 }
 
 // body(a zero of the images' dtype, one of the weight's, the scheme).

@@ -45,7 +45,7 @@ _KERNELS = {(3, 1): 2, (3, 2): 3, (4, 1): 3, (4, 2): 3}
 
 _DTYPES = {
     "winograd": (torch.float32, torch.float64, torch.bfloat16),
-    "winograd_4x4": (torch.float32, torch.float64),
+    "winograd_4x4": (torch.float32, torch.float64, torch.bfloat16),
 }
 
 # Measured: from so many channels, in and out, and so many tiles on, it takes 0.5 to 0.65 of oneDNN's time with one

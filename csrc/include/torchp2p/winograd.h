@@ -28,7 +28,7 @@ struct WinogradShape {
     const bool of_one_part = kernel == 3 && stride == 1 && (m == 2 || m == 4);
     const bool of_four = m == 3 && ((kernel == 3 && stride == 2) || (kernel == 4 && (stride == 1 || stride == 2)));
     const bool rounded = dtype == DType::kBFloat16;
-    const bool typed = dtype == DType::kFloat32 || dtype == DType::kFloat64 || (rounded && m != 4);
+    const bool typed = dtype == DType::kFloat32 || dtype == DType::kFloat64 || rounded;
     return samples > 0 && inputs > 0 && outputs > 0 && pad >= 0 && (of_one_part || of_four) && out_height() > 0 &&
            out_width() > 0 && typed && (weight_dtype == dtype || (rounded && weight_dtype == DType::kFloat32));
   }
