@@ -8,7 +8,7 @@ namespace py = pybind11;
 namespace torchp2p {
 namespace {
 
-WinogradShape shape_of(const py::tuple& x_shape, std::int64_t outputs, int kernel, int stride, std::int64_t pad, int m,
+WinogradShape shape_of(const py::tuple& x_shape, std::int64_t outputs, int kernel, int stride, std::int64_t pad,
                        int dtype, int weight_dtype) {
   const auto s = four(x_shape);
   return {s[0],
@@ -19,15 +19,14 @@ WinogradShape shape_of(const py::tuple& x_shape, std::int64_t outputs, int kerne
           kernel,
           stride,
           pad,
-          m,
           static_cast<DType>(dtype),
           static_cast<DType>(weight_dtype)};
 }
 
 int forward(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t y, const py::tuple& x_stride,
             const py::tuple& weight_stride, const py::tuple& y_stride, const py::tuple& x_shape, std::int64_t outputs,
-            int kernel, int stride, std::int64_t pad, int m, int dtype, int weight_dtype) {
-  const WinogradForward params{shape_of(x_shape, outputs, kernel, stride, pad, m, dtype, weight_dtype),
+            int kernel, int stride, std::int64_t pad, int dtype, int weight_dtype) {
+  const WinogradForward params{shape_of(x_shape, outputs, kernel, stride, pad, dtype, weight_dtype),
                                pointer<const void>(x),
                                pointer<const void>(weight),
                                pointer<const void>(bias),
@@ -43,8 +42,8 @@ int forward(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t bias, std::u
 template <class Params, Status (*kRun)(const Params&)>
 int gradient(std::uintptr_t grad, std::uintptr_t other, std::uintptr_t result, const py::tuple& grad_stride,
              const py::tuple& other_stride, const py::tuple& result_stride, const py::tuple& x_shape,
-             std::int64_t outputs, int kernel, int stride, std::int64_t pad, int m, int dtype, int weight_dtype) {
-  const Params params{shape_of(x_shape, outputs, kernel, stride, pad, m, dtype, weight_dtype),
+             std::int64_t outputs, int kernel, int stride, std::int64_t pad, int dtype, int weight_dtype) {
+  const Params params{shape_of(x_shape, outputs, kernel, stride, pad, dtype, weight_dtype),
                       pointer<const void>(grad),
                       pointer<const void>(other),
                       pointer<void>(result),

@@ -14,7 +14,6 @@ template <class W> struct Filters {
   W* values;
   std::int64_t lanes, terms;
   std::int64_t lane, term, row, column;  // strides
-  bool turned = false;                   // by half a turn: the last tap is the first
 
   W* at(std::int64_t of_lane, std::int64_t of_term) const { return values + of_lane * lane + of_term * term; }
   bool dense(int kernel) const { return row == kernel && column == 1; }
@@ -112,8 +111,8 @@ template <class F, class W> class FiltersAhead {
 };
 
 // Where tap (i, j) of a part stands among the taps of the kernel; none where the kernel ends before: -1.
-template <class F> inline int tap_of(int part, int stride, int i, int j) {
-  const int row = first_tap(part / 2, stride) + i * stride, column = first_tap(part % 2, stride) + j * stride;
+template <class F> inline int tap_of(int part, int i, int j) {
+  const int row = part / 2 + i * F::kStride, column = part % 2 + j * F::kStride;
   return row < F::kKernel && column < F::kKernel ? row * F::kKernel + column : -1;
 }
 
@@ -121,10 +120,10 @@ template <class F> inline int tap_of(int part, int stride, int i, int j) {
 // from `first_part` on: to (F, panels, parts, W, W) values, next_frequency units apart.
 template <class Product, class F, class W>
 inline void transform_filters(const Filters<W>& filters, std::int64_t lane_panel, std::int64_t term_panel,
-                              std::int64_t panels, int first_part, int parts, int stride, typename Product::Unit* to,
+                              std::int64_t panels, int first_part, int parts, typename Product::Unit* to,
                               std::int64_t next_frequency, typename Product::Value* scratch) {
   using A = typename Product::Value;
-  constexpr int kWidth = kPanel<A>, kOfKernel = kTapsOfKernel<F>;
+  constexpr int kWidth = kPanel<A>;
   A *square = scratch, *turned = scratch + kSquare<F, A>;
   for (std::int64_t k = 0; k < panels * kWidth; k += kLanes<A>) {
     for (int lane = 0; lane < kWidth; lane += kLanes<A>) {
@@ -137,9 +136,8 @@ inline void transform_filters(const Filters<W>& filters, std::int64_t lane_panel
             Vec<A> taps[F::kR * F::kR];
             const A* at = square + (i + second) * kTaps<F, A>;
             for (int tap = 0; tap < F::kR * F::kR; ++tap) {
-              const int there = tap_of<F>(first_part + part, stride, tap / F::kR, tap % F::kR);
-              taps[tap] =
-                  there < 0 ? Vec<A>{} : load(at + (filters.turned ? kOfKernel - 1 - there : there) * kLanes<A>);
+              const int there = tap_of<F>(first_part + part, tap / F::kR, tap % F::kR);
+              taps[tap] = there < 0 ? Vec<A>{} : load(at + there * kLanes<A>);
             }
             sandwich<FilterOf<F>, A>(taps, found[second]);
           }
@@ -157,8 +155,7 @@ inline void transform_filters(const Filters<W>& filters, std::int64_t lane_panel
 // (F, panels, parts, W, W) that lie next_frequency apart.
 template <class F, class W, class A>
 inline void store_filter_gradient(const A* sums, std::int64_t next_frequency, const Filters<W>& filters,
-                                  std::int64_t lane_panel, std::int64_t first, std::int64_t panels, int stride,
-                                  A* scratch) {
+                                  std::int64_t lane_panel, std::int64_t first, std::int64_t panels, A* scratch) {
   constexpr int kWidth = kPanel<A>;
   A *square = scratch, *turned = scratch + kSquare<F, A>;
   for (std::int64_t k = 0; k < panels * kWidth; k += kLanes<A>) {
@@ -170,7 +167,7 @@ inline void store_filter_gradient(const A* sums, std::int64_t next_frequency, co
           for (int f = 0; f < F::kCount; ++f) values[f] = load(sums + f * next_frequency + (row + i) * kWidth + lane);
           sandwich<Transposed<FilterOf<F>>, A>(values, taps);
           for (int tap = 0; tap < F::kR * F::kR; ++tap) {
-            const int there = tap_of<F>(part, stride, tap / F::kR, tap % F::kR);
+            const int there = tap_of<F>(part, tap / F::kR, tap % F::kR);
             if (there >= 0) store(square + i * kTaps<F, A> + there * kLanes<A>, taps[tap]);
           }
         }

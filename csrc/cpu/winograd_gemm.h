@@ -30,7 +30,8 @@ inline void multiply_block(const typename Product::Unit* a, std::int64_t next_gr
   Vec<A> sum[kRows][kPanelRegisters] = {};
   for (std::int64_t group = 0; group < groups; ++group, a += next_group) {
     const typename Product::Unit* at = a;
-    if constexpr (kStep == 1) prefetch<kFirstLevel>(a + kRows * kRowStep, kRows * kRowStep);  // the rows that are multiplied next
+    if constexpr (kStep == 1)
+      prefetch<kFirstLevel>(a + kRows * kRowStep, kRows * kRowStep);  // the rows that are multiplied next
     for (std::int64_t k = 0; k < units; ++k, at += kStep, b += kWidth) {
 #pragma GCC unroll 8
       for (int i = 0; i < kRows; ++i) {

@@ -33,15 +33,16 @@ template <class T> struct Image {
   std::int64_t channels, height, width, top, left;
 };
 
-// What a part of the kernel reads of an image, as an image of its own: every `stride`th row and column.
-template <class T> inline Image<T> part_of(Image<T> image, int part, int stride) {
+// What a part of the kernel reads of an image, as an image of its own.
+template <class F, class T> inline Image<T> part_of(Image<T> image, int part) {
+  constexpr int kStride = F::kStride;
   const auto take = [&](int odd, std::int64_t& size, std::int64_t& around, std::int64_t& step) {
-    const std::int64_t outside = around - first_tap(odd, stride);     // pixels, from where the part begins
-    const std::int64_t first = (stride - outside % stride) % stride;  // of those that are taken, in the image
+    const std::int64_t outside = around - odd;                           // pixels, from where the part begins
+    const std::int64_t first = (kStride - outside % kStride) % kStride;  // of those that are taken, in the image
     image.values += first * step;
-    size = (size - first + stride - 1) / stride;
-    around = (outside + first) / stride;
-    step *= stride;
+    size = (size - first + kStride - 1) / kStride;
+    around = (outside + first) / kStride;
+    step *= kStride;
   };
   take(part / 2, image.height, image.top, image.stride.h);
   take(part % 2, image.width, image.left, image.stride.w);
@@ -53,20 +54,21 @@ template <class A> struct Strip {
   A *pixels, *turned;
   std::int64_t row;
 
-  // Of a row: pixels, and values.
-  static std::int64_t width(std::int64_t columns, int m) { return round_up(columns * m + 2, 4); }
-  static std::int64_t row_size(std::int64_t columns, int m) { return width(columns, m) * kLanes<A>; }
+  // Values of a row that holds so many tiles.
+  template <class F> static std::int64_t row_size(std::int64_t columns) {
+    return round_up(columns * F::kM + F::kOverlap, 4) * kLanes<A>;
+  }
 };
 
 template <class A, class F> inline Strip<A> strip_of(A* memory, const TileGrid<F>& grid) {
-  const std::int64_t row = Strip<A>::row_size(grid.columns, F::kM);
+  const std::int64_t row = Strip<A>::template row_size<F>(grid.columns);
   return {memory, memory + F::kSide * row, row};
 }
 
 // Of a thread, for a strip or for a square of filters.
 template <class A, class F> inline std::int64_t scratch_size(const TileGrid<F>& grid) {
-  const std::int64_t width = Strip<A>::width(grid.columns, F::kM);
-  const std::int64_t strip = F::kSide * width * kLanes<A> + turned_size<A>(width);
+  const std::int64_t row = Strip<A>::template row_size<F>(grid.columns);
+  const std::int64_t strip = F::kSide * row + turned_size<A>(row / kLanes<A>);
   return strip > 2 * kSquare<F, A> ? strip : 2 * kSquare<F, A>;
 }
 
@@ -140,15 +142,15 @@ inline void transform_row(const Image<const T>& image, std::int64_t sample, std:
 // Frequencies of `rows` rows of tiles of all samples, from the `first` on: of each panel of channels its kParts parts,
 // one panel each.
 template <class Product, class Matrix, class F, Pairing kPairing, int kParts, class T, class Scratch>
-inline void transform_rows(const Image<const T>& image, int stride, const TileGrid<F>& grid, std::int64_t first,
-                           std::int64_t rows, const Frequencies<Product>& to, int threads, const Scratch& scratch) {
+inline void transform_rows(const Image<const T>& image, const TileGrid<F>& grid, std::int64_t first, std::int64_t rows,
+                           const Frequencies<Product>& to, int threads, const Scratch& scratch) {
   using A = Accumulator<T>;
   const std::int64_t registers = to.panels * kPanelRegisters;
   parallel_for(rows * registers, threads, [&](std::int64_t item, int thread) {
     const std::int64_t i = item / registers, row = first + i, panel = item % registers / kPanelRegisters;
     const int v = static_cast<int>(item % kPanelRegisters);
-    transform_row<Product, Matrix, F, kPairing>(part_of(image, static_cast<int>(panel % kParts), stride),
-                                                row / grid.rows, row % grid.rows,
+    const Image<const T> part = kParts == 1 ? image : part_of<F>(image, static_cast<int>(panel % kParts));
+    transform_row<Product, Matrix, F, kPairing>(part, row / grid.rows, row % grid.rows,
                                                 panel / kParts * kPanel<A> + v * kLanes<A>, grid.columns, to, panel, v,
                                                 i * grid.columns, strip_of<A>(scratch.piece(thread), grid));
   });

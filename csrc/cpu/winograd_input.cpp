@@ -1,6 +1,5 @@
 // The gradient of the input of Winograd's convolution: the adjoints of its transforms, about the same product with
-// inputs and outputs changed over. Where parts of the kernel read the same pixels, it is the convolution of the
-// gradient with the kernel turned around.
+// inputs and outputs changed over.
 //
 // Memory:   the gradients of y and of x once; the weight once for each chunk of tiles and each part.
 // Parallel: rows of tiles x registers of channels while the gradient of y is transformed; then panels of input
@@ -18,25 +17,19 @@ template <class T, class W, class F> Status input(const WinogradInput& p) {
   using A = Accumulator<T>;
   const WinogradShape& shape = p.shape;
   const Strides& s = p.weight_stride;
-  Image<const T> grad{
+  const Image<const T> grad{
       static_cast<const T*>(p.grad), p.grad_stride, shape.outputs, shape.out_height(), shape.out_width(), 0, 0};
-  Filters<const W> filters{static_cast<const W*>(p.weight), shape.inputs, shape.outputs, s.c, s.n, s.h, s.w};
+  const Filters<const W> filters{static_cast<const W*>(p.weight), shape.inputs, shape.outputs, s.c, s.n, s.h, s.w};
   const Image<T> grad_x{
       static_cast<T*>(p.grad_x), p.x_stride, shape.inputs, shape.height, shape.width, shape.pad, shape.pad};
-  if (F::kParts > 1 && shape.stride == 1) {
-    filters.turned = true;
-    grad.top = grad.left = F::kKernel - 1 - shape.pad;
-    return convolve<F, T, W>(shape.samples, 1, grad, filters, nullptr, grad_x);
-  }
   const TileGrid<F> grid(shape.out_height(), shape.out_width());
-  const PanelProduct<T, W, F, Transposed<OutputOf<F>>, Parts::kOfResults> product(shape.samples, grid, shape.stride,
-                                                                                  grad, filters);
+  const PanelProduct<T, W, F, Transposed<OutputOf<F>>, Parts::kOfResults> product(shape.samples, grid, grad, filters);
   const Buffer<A> unfinished(round_up(shape.inputs, kPanel<A>) / kLanes<A> * F::kParts,
-                             Strip<A>::row_size(grid.columns, F::kM) * F::kOverlap);
+                             Strip<A>::template row_size<F>(grid.columns) * F::kOverlap);
   if (!unfinished.ok()) return Status::kOutOfMemory;
   return product.run([&](const A* sums, std::int64_t tiles, std::int64_t panel, std::int64_t sample, std::int64_t row,
                          std::int64_t tile, const Strip<A>& strip) {
-    const Image<T> part = part_of(grad_x, static_cast<int>(panel % F::kParts), shape.stride);
+    const Image<T> part = part_of<F>(grad_x, static_cast<int>(panel % F::kParts));
     for (int v = 0; v < kPanelRegisters; ++v) {
       add_tiles<F>(sums + v * kLanes<A>, tiles, tile, panel / F::kParts * kPanel<A> + v * kLanes<A>, grid, part, sample,
                    row, unfinished.piece(panel * kPanelRegisters + v), strip);

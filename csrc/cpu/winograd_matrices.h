@@ -1,8 +1,8 @@
-// The matrices of F(2 x 2, 3 x 3), F(3 x 3, 2 x 2), F(4 x 4, 3 x 3) and F(3 x 3, 4 x 4), and products with them that
-// cost no multiplication by 0 or 1.
+// The matrices of F(4 x 4, 3 x 3), F(3 x 3, 4 x 4) and F(3 x 3, 2 x 2), and products with them that cost no
+// multiplication by 0 or 1.
 //
-// Small tiles interpolate at 0, 1, -1 and infinity. Larger ones usually take 2 and -2 too, and round several times as
-// much. Here they take i and -i, which lie where the others do, on the unit circle: a product of two complex numbers is
+// Four pixels are interpolated at 0, 1, -1 and infinity. For six, 2 and -2 are usual too, and round several times as
+// much. Here i and -i are taken, which lie where the others do, on the unit circle: a product of two complex numbers is
 // made of three real ones, the two numbers each projected on three directions of the plane, so that there are seven
 // frequencies of six pixels. Rows are balanced between filter and input by powers of two. The frequency of infinity
 // is of the last tap alone.
@@ -18,17 +18,9 @@ namespace TORCHP2P_ISA {
 // Rows of values known when compiling: of m results and r taps.
 template <int kM, int kR> struct Winograd;
 
-struct FourPoints {
+template <> struct Winograd<3, 2> {
   static constexpr int kPoints = 4;
   static constexpr double input[4][4] = {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}};
-};
-
-template <> struct Winograd<2, 3> : FourPoints {
-  static constexpr double filter[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
-  static constexpr double output[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
-};
-
-template <> struct Winograd<3, 2> : FourPoints {
   static constexpr double filter[4][2] = {{1, 0}, {0.5, 0.5}, {0.5, -0.5}, {0, 1}};
   static constexpr double output[3][4] = {{1, 1, 1, 0}, {0, 1, -1, 0}, {0, 1, 1, -1}};
 };
@@ -46,39 +38,35 @@ struct SevenPoints {
 };
 
 template <> struct Winograd<4, 3> : SevenPoints {
-  static constexpr double filter[7][3] = {{1, 0, 0},      {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0.5, 1, -0.5},
+  static constexpr double filter[7][3] = {{1, 0, 0},       {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0.5, 1, -0.5},
                                           {0.5, -1, -0.5}, {1, 0, -1},      {0, 0, 1}};
-  static constexpr double output[4][7] = {{1, 1, 1, 0.5, 0.5, 1, 0},
-                                          {0, 1, -1, 1, -1, 0, 0},
-                                          {0, 1, 1, -0.5, -0.5, -1, 0},
-                                          {0, 1, -1, -1, 1, 0, 1}};
+  static constexpr double output[4][7] = {
+      {1, 1, 1, 0.5, 0.5, 1, 0}, {0, 1, -1, 1, -1, 0, 0}, {0, 1, 1, -0.5, -0.5, -1, 0}, {0, 1, -1, -1, 1, 0, 1}};
 };
 
 template <> struct Winograd<3, 4> : SevenPoints {
-  static constexpr double filter[7][4] = {{1, 0, 0, 0},         {0.5, 0.5, 0.5, 0.5}, {0.5, -0.5, 0.5, -0.5},
-                                          {0.5, 1, -0.5, -1},   {0.5, -1, -0.5, 1},   {1, 0, -1, 0},
+  static constexpr double filter[7][4] = {{1, 0, 0, 0},       {0.5, 0.5, 0.5, 0.5}, {0.5, -0.5, 0.5, -0.5},
+                                          {0.5, 1, -0.5, -1}, {0.5, -1, -0.5, 1},   {1, 0, -1, 0},
                                           {0, 0, 0, 1}};
   static constexpr double output[3][7] = {
       {1, 1, 1, 0.5, 0.5, 1, 0}, {0, 1, -1, 1, -1, 0, 0}, {0, 1, 1, -0.5, -0.5, -1, 1}};
 };
 
-// A convolution by tiles of m x m results: of one part with the whole kernel, or of four with r x r of its taps each.
+// A convolution by tiles of m x m results: of stride 1 with the whole kernel, or of stride 2 in four parts, of the even
+// and the odd rows and columns, with at most r x r of its taps each.
 template <int kM_, int kR_, int kKernel_> struct Scheme {
   static constexpr int kM = kM_, kR = kR_, kKernel = kKernel_;
   using Matrices = Winograd<kM, kR>;
   static constexpr int kSide = kM + kR - 1, kOverlap = kR - 1;  // of a tile of what is read; what neighbours share
   static constexpr int kPoints = Matrices::kPoints, kCount = kPoints * kPoints;  // frequencies
-  static constexpr int kParts = kKernel == kR ? 1 : 4;
+  static constexpr int kParts = kKernel == kR ? 1 : 4, kStride = kKernel == kR ? 1 : 2;
 };
-
-// The first row of taps, or column, of the even (0) or odd (1) parts with stride 2, of the upper or lower with stride
-// 1; the next is `stride` further on.
-inline int first_tap(int odd, int stride) { return odd * 2 / stride; }
 
 // Whether there are taps that give a part of the kernel such a frequency: that of infinity has none but the last tap's.
 template <class F> inline bool reaches(int part, int frequency) {
   if constexpr (F::kParts == 1 || F::kKernel == 2 * F::kR) return true;
-  return !(part / 2 && frequency / F::kPoints == F::kPoints - 1) && !(part % 2 && frequency % F::kPoints == F::kPoints - 1);
+  return !(part / 2 && frequency / F::kPoints == F::kPoints - 1) &&
+         !(part % 2 && frequency % F::kPoints == F::kPoints - 1);
 }
 
 // Which matrix, and which way round.

@@ -33,9 +33,9 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
   static constexpr int kOfTerms = kWhose == Parts::kOfTerms ? F::kParts : 1, kOfResults = F::kParts / kOfTerms;
 
  public:
-  PanelProduct(std::int64_t samples, const TileGrid<F>& grid, int stride, const Image<const T>& image,
+  PanelProduct(std::int64_t samples, const TileGrid<F>& grid, const Image<const T>& image,
                const Filters<const W>& filters)
-      : image_(image), weight_(filters), grid_(grid), stride_(stride), rows_(samples * grid_.rows),
+      : image_(image), weight_(filters), grid_(grid), rows_(samples * grid_.rows),
         chunk_(rows_of_chunk(rows_, kChunkTiles<F> / grid_.columns)), tiles_(round_up(chunk_ * grid_.columns, kRows)),
         terms_((filters.terms + kWidth - 1) / kWidth * kOfTerms),
         panels_((filters.lanes + kWidth - 1) / kWidth * kOfResults),
@@ -49,8 +49,8 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
     if (!frequencies_.ok() || !filters_.ok() || !sums_.ok() || !scratch_.ok()) return Status::kOutOfMemory;
     for (std::int64_t first = 0; first < rows_; first += chunk_) {
       const std::int64_t rows = rows_ - first < chunk_ ? rows_ - first : chunk_;
-      transform_rows<Product, Matrix, F, Pairing::kChannels, kOfTerms>(image_, kOfTerms == 1 ? 1 : stride_, grid_,
-                                                                       first, rows, frequencies(), threads_, scratch_);
+      transform_rows<Product, Matrix, F, Pairing::kChannels, kOfTerms>(image_, grid_, first, rows, frequencies(),
+                                                                       threads_, scratch_);
       parallel_for(panels_, threads_, [&](std::int64_t panel, int thread) {
         A* sums = sums_.piece(thread);
         multiply(panel, sums, thread);
@@ -80,7 +80,7 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
     for (std::int64_t from = 0; from < terms_; from += kBlockPanels) {
       const std::int64_t panels = terms_ - from < kBlockPanels ? terms_ - from : kBlockPanels;
       transform_filters<Product, F>(weight_, panel / kOfResults, from / kOfTerms, panels / kOfTerms, part, kOfTerms,
-                                    stride_, filters_.piece(thread), kBlockUnits, scratch_.piece(thread));
+                                    filters_.piece(thread), kBlockUnits, scratch_.piece(thread));
       auto ahead = filters_after(panel, from + kBlockPanels);
       for (int f = 0; f < kCount; ++f) {
         if (!reaches<F>(part, f)) {
@@ -103,7 +103,11 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
       from = 0;
       panel += kOfResults - panel % kOfResults;
     }
-    return {weight_, panel / kOfResults * kWidth, kWidth, from / kOfTerms * kWidth, kTermsDepth<F> / kOfTerms,
+    return {weight_,
+            panel / kOfResults * kWidth,
+            kWidth,
+            from / kOfTerms * kWidth,
+            kTermsDepth<F> / kOfTerms,
             kCount * tiles_ / kRows};
   }
 
@@ -123,26 +127,12 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
   const Image<const T> image_;
   const Filters<const W> weight_;
   const TileGrid<F> grid_;
-  const int stride_;
   std::int64_t rows_, chunk_, tiles_;  // rows of tiles of all samples, and those of a chunk with its tiles
   std::int64_t terms_, panels_;        // panels that are summed over, and panels of sums
   int threads_;
   Buffer<Unit> frequencies_, filters_;
   Buffer<A> sums_, scratch_;
 };
-
-// result = the convolution of an image, plus the bias.
-template <class F, class T, class W>
-inline Status convolve(std::int64_t samples, int stride, const Image<const T>& image, const Filters<const W>& filters,
-                       const W* bias, const Image<T>& result) {
-  using A = Accumulator<T>;
-  const PanelProduct<T, W, F, InputOf<F>, Parts::kOfTerms> product(samples, {result.height, result.width}, stride,
-                                                                   image, filters);
-  return product.run([&](const A* sums, std::int64_t tiles, std::int64_t panel, std::int64_t sample, std::int64_t row,
-                         std::int64_t tile, const Strip<A>& strip) {
-    store_results<F>(sums, tiles, tile, panel, bias, result, sample, row, strip);
-  });
-}
 
 }  // namespace TORCHP2P_ISA
 }  // namespace torchp2p

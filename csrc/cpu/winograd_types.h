@@ -1,4 +1,4 @@
-// Which types and which tiles an entry point of Winograd's convolution was called for.
+// Which types and which scheme an entry point of Winograd's convolution was called for.
 #pragma once
 
 #include "torchp2p/winograd.h"
@@ -17,9 +17,10 @@ template <class F, class Body> inline Status with_dtypes(const WinogradShape& sh
 // body(a zero of the images' dtype, one of the weight's, the scheme).
 template <class Body> inline Status with_types(const WinogradShape& shape, const Body& body) {
   if (!shape.valid()) return Status::kBadArgument;
-  if (shape.kernel == 4) return with_dtypes(shape, Scheme<3, 2, 4>{}, body);
-  if (shape.stride == 2) return with_dtypes(shape, Scheme<3, 2, 3>{}, body);
-  return shape.m == 2 ? with_dtypes(shape, Scheme<2, 3, 3>{}, body) : with_dtypes(shape, Scheme<4, 3, 3>{}, body);
+  if (shape.kernel == 3 && shape.stride == 1) return with_dtypes(shape, Scheme<4, 3, 3>{}, body);
+  if (shape.kernel == 3) return with_dtypes(shape, Scheme<3, 2, 3>{}, body);
+  if (shape.stride == 1) return with_dtypes(shape, Scheme<3, 4, 4>{}, body);
+  return with_dtypes(shape, Scheme<3, 2, 4>{}, body);
 }
 
 }  // namespace TORCHP2P_ISA

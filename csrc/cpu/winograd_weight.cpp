@@ -54,9 +54,9 @@ template <class T, class W, class F> class WeightGradient {
     const Filters<W> weight{static_cast<W*>(p_.grad_weight), s_.outputs, s_.inputs, s.n, s.c, s.h, s.w};
     for (std::int64_t first = 0; first < rows_; first += chunk_) {
       const std::int64_t rows = rows_ - first < chunk_ ? rows_ - first : chunk_;
-      transform_rows<Product, InputOf<F>, F, Pairing::kTiles, F::kParts>(x, s_.stride, grid_, first, rows, input(),
-                                                                         threads_, scratch_);
-      transform_rows<Product, Transposed<OutputOf<F>>, F, Pairing::kTiles, 1>(grad, 1, grid_, first, rows, this->grad(),
+      transform_rows<Product, InputOf<F>, F, Pairing::kTiles, F::kParts>(x, grid_, first, rows, input(), threads_,
+                                                                         scratch_);
+      transform_rows<Product, Transposed<OutputOf<F>>, F, Pairing::kTiles, 1>(grad, grid_, first, rows, this->grad(),
                                                                               threads_, scratch_);
       parallel_for(output_panels_, threads_, [&](std::int64_t panel, int thread) {
         A* sums = sums_.piece(chunk_ < rows_ ? panel : thread);
@@ -65,7 +65,7 @@ template <class T, class W, class F> class WeightGradient {
           multiply(panel, from, panels, first > 0, sums);
           if (first + rows < rows_) continue;
           store_filter_gradient<F>(sums, next_frequency(), weight, panel, from / F::kParts, panels / F::kParts,
-                                   s_.stride, scratch_.piece(thread));
+                                   scratch_.piece(thread));
         }
       });
     }

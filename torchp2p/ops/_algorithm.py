@@ -19,11 +19,10 @@ from torch import Tensor
 from torchp2p.ops import _conv_fused, _gemm_convolution, _phased_convolution, _tuning, _winograd
 from torchp2p.ops._conv_fused import Tensors
 from torchp2p.ops._dispatch import BackendUnavailableError, choose, strict
-from torchp2p.ops._winograd import TILES
 from torchp2p.ops.norm_act import Options
 from torchp2p.reference.conv_norm_act import Convolution
 
-ALGORITHMS = ("vendor", *TILES, "gemm", "phased", "fused")
+ALGORITHMS = ("vendor", "winograd", "gemm", "phased", "fused")
 DEVICES = ("cuda",)
 """The types of device on which it is worth asking which is faster."""
 
@@ -37,8 +36,7 @@ _preferred: str | None = None
 def algorithm(name: str | None) -> Iterator[None]:
     """Within this context conv_norm_act convolves by ``name`` wherever that can run and no call asks for another.
 
-    ``vendor`` keeps to the library that torch convolves with; ``winograd_4x4`` saves most multiplications, at some
-    rounding. None is for the rule of each call: the fastest that is known to be as exact as the vendor's.
+    ``vendor`` keeps to the library that torch convolves with. None is for the rule of each call: the fastest that is known to be as exact as the vendor's.
 
     Raises:
         ValueError: ``name`` is no algorithm.
@@ -174,8 +172,8 @@ def require_algorithm(name: str | None) -> None:
 
 def _why_not(name: str, x: Tensor, weight: Tensor, conv: Convolution) -> str:
     """Why the algorithm cannot run on such tensors; empty if it can."""
-    if name in TILES:
-        return _winograd.unavailable(x, weight, conv, name)
+    if name == "winograd":
+        return _winograd.unavailable(x, weight, conv)
     if name == "phased":
         return _phased_convolution.unavailable(x, weight, conv)
     return _conv_fused.unavailable(x.device.type, x.dtype) if name == "fused" else ""

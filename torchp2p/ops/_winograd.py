@@ -1,14 +1,15 @@
 """Winograd's minimal filtering: 3x3 and 4x4 convolutions with fewer multiplications, exact but for rounding.
 
-A tile of m x m results is made of (m + r - 1)^2 products instead of r^2 m^2, in a basis of as many "frequencies":
-y = output(input(x) * filter(w)). Native code transforms what fits the cache, multiplies it, one matrix product over the
-channels for each frequency, and transforms it back. Gradients go back through the adjoints of the same transforms.
+A tile of m x m results is made of products in a basis of "frequencies", fewer than r^2 m^2 of them: y = output(input(x)
+* filter(w)). Native code transforms what fits the cache, multiplies it, one matrix product over the channels for each
+frequency, and transforms it back. Gradients go back through the adjoints of the same transforms.
 
-- 3x3, stride 1: tiles of 2x2, r = 3. Tiles of 4x4 save three quarters of the multiplications instead of more than half,
-  but lose between two and three bits: they are for who asks for them.
-- 4x4, and stride 2: four convolutions with r = 2 in one, their frequencies summed before they are transformed back, by
-  tiles of 3x3. With stride 2 they are those of the even and the odd rows and columns, with stride 1 of the four
-  quarters of the kernel. Of 3x3 kernels some have one row or column of taps, and fewer frequencies.
+- Stride 1: tiles of 6x6 pixels, which 3x3 kernels make 4x4 results, and 4x4 kernels 3x3. The usual 36 frequencies would
+  lose two to three bits. Here there are 49, of polynomials at 0, 1, -1, i, -i and infinity, and no bit is lost: three
+  times fewer multiplications.
+- Stride 2: the even and the odd rows and columns make four convolutions of stride 1 with r = 2 in one, whose
+  frequencies are summed before they are transformed back, by tiles of 3x3. Of 3x3 kernels some parts have one row or
+  column of taps, and fewer frequencies.
 - A transposed convolution of stride 2 is the gradient of the input of such a one.
 
 Rounding errors are those of a direct convolution, about (at most twice): it is taken unasked where it was measured to
@@ -37,16 +38,10 @@ from torchp2p.reference import conv_norm_act as reference
 from torchp2p.reference.conv_norm_act import Convolution
 from torchp2p.reference.norm_act import memory_format_of
 
-TILES = {"winograd": 2, "winograd_4x4": 4}
-"""The side of a tile of results of a 3x3 kernel of stride 1, by the name of the algorithm."""
+_TILES = {(3, 1): 4, (3, 2): 3, (4, 1): 3, (4, 2): 3}
+"""The side of a tile of results, by the kernel and its stride."""
 
-_KERNELS = {(3, 1): 2, (3, 2): 3, (4, 1): 3, (4, 2): 3}
-"""The side of a tile, without more being asked for, by the kernel and its stride."""
-
-_DTYPES = {
-    "winograd": (torch.float32, torch.float64, torch.bfloat16),
-    "winograd_4x4": (torch.float32, torch.float64, torch.bfloat16),
-}
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 # Measured: from so many channels, in and out, and so many tiles on, it takes 0.5 to 0.65 of oneDNN's time with one
 # part, and 0.5 to 0.9 with four. Fewer channels would be too few panels for the threads, and images that have so few
@@ -55,26 +50,22 @@ _PAYS_FROM = {(3, 1): (128, 16), (3, 2): (64, 32), (4, 1): (64, 32), (4, 2): (64
 _PAYS_FROM_BFLOAT16 = _PAYS_FROM | {(3, 2): (64, 128)}
 
 
-def unavailable(x: Tensor, weight: Tensor, conv: Convolution, algorithm: str) -> str:
+def unavailable(x: Tensor, weight: Tensor, conv: Convolution) -> str:
     """Why this convolution cannot be taken so; empty if it can."""
     if x.device.type != "cpu":
         return f"the Winograd convolution runs on the CPU, not on {x.device.type}"
-    if x.dtype not in _DTYPES[algorithm]:
-        return f"the Winograd convolution is for float32, float64 and, but for tiles of 4x4, bfloat16, not {x.dtype}"
+    if x.dtype not in _DTYPES:
+        return f"the Winograd convolution is for float32, float64 and bfloat16, not {x.dtype}"
     kind = (weight.shape[2], conv.stride[0])
     square = weight.shape[2] == weight.shape[3] and conv.stride[0] == conv.stride[1]
-    kinds = _KERNELS if algorithm == "winograd" else ((3, 1),)
-    if not square or kind not in kinds or (conv.transposed and conv.stride[0] == 1):
-        return (
-            "the Winograd convolution is for kernels of 3x3 and 4x4 and strides of 1 and 2, transposed ones of 2; "
-            "by tiles of 4x4, for 3x3 kernels of stride 1"
-        )
+    if not square or kind not in _TILES or (conv.transposed and conv.stride[0] == 1):
+        return "the Winograd convolution is for kernels of 3x3 and 4x4 and strides of 1 and 2, transposed ones of 2"
     return _native.unavailable("cpu", x.dtype)
 
 
 def pays(x: Tensor, weight: Tensor, conv: Convolution) -> bool:
     """Whether it is known to be faster than oneDNN, and as exact."""
-    if x.dtype == torch.float64 or unavailable(x, weight, conv, "winograd"):
+    if x.dtype == torch.float64 or unavailable(x, weight, conv):
         return False
     rounded = x.dtype == torch.bfloat16
     if rounded and (weight.dtype != torch.float32 or not _native.multiplies_bfloat16()):
@@ -82,55 +73,54 @@ def pays(x: Tensor, weight: Tensor, conv: Convolution) -> bool:
     kind = (weight.shape[2], conv.stride[0])
     channels, tiles = (_PAYS_FROM_BFLOAT16 if rounded else _PAYS_FROM)[kind]
     height, width = x.shape[2:] if conv.transposed else output_size(x, weight, conv)
-    m = _KERNELS[kind]
+    m = _TILES[kind]
     return min(weight.shape[:2]) >= channels and x.shape[0] * -(-height // m) * -(-width // m) >= tiles
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution, algorithm: str) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution) -> Tensor:
     """``torchp2p.reference.conv_norm_act.convolve`` by tiles.
 
     Args:
         x: (N, C, H, W), any strides; padded as ``conv.border`` says.
         weight, bias: (O, C, k, k), or (C, O, k, k) when transposed, and (O,) or None; both of the dtype of x, or both
             float32 for bfloat16.
-        algorithm: one of ``TILES``.
 
     Returns:
         (N, O, H', W'), of the dtype of x, in the layout of the reference's result.
     """
     if not conv.transposed:
         y = empty_output(x, weight, conv)
-        _run("forward", (x, weight, bias, y), (x, weight, y), x, weight, conv, algorithm)
+        _run("forward", (x, weight, bias, y), (x, weight, y), x, weight, conv)
         return y
     y = _image_of_windows(empty_output(x, weight, conv), weight, conv)
-    _run("input", (x, weight, y), (x, weight, y), y, weight, conv, algorithm)
+    _run("input", (x, weight, y), (x, weight, y), y, weight, conv)
     return y if bias is None else y.add_(bias[:, None, None])
 
 
 def convolve_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, conv: Convolution, needs: tuple[bool, bool, bool], algorithm: str
+    grad: Tensor, x: Tensor, weight: Tensor, conv: Convolution, needs: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias; empty where not needed. Only the weight's gradient reads the values of x."""
     grad_x, grad_weight = grad.new_empty(0), grad.new_empty(0)
     if needs[0]:
         grad_x = torch.empty(x.shape, dtype=x.dtype, memory_format=memory_format_of(x))
         if conv.transposed:
-            _run("forward", (grad, weight, None, grad_x), (grad, weight, grad_x), grad, weight, conv, algorithm)
+            _run("forward", (grad, weight, None, grad_x), (grad, weight, grad_x), grad, weight, conv)
         else:
             grad_x = _image_of_windows(grad_x, weight, conv)
-            _run("input", (grad, weight, grad_x), (grad, weight, grad_x), x, weight, conv, algorithm)
+            _run("input", (grad, weight, grad_x), (grad, weight, grad_x), x, weight, conv)
     if needs[1]:
-        grad_weight = _weight_gradient(grad, x, weight, conv, algorithm)
+        grad_weight = _weight_gradient(grad, x, weight, conv)
     return grad_x, grad_weight, grad.sum((0, 2, 3), dtype=weight.dtype) if needs[2] else grad.new_empty(0)
 
 
-def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, conv: Convolution, algorithm: str) -> Tensor:
-    if x.dtype == torch.bfloat16 and (weight.shape[2], conv.stride[0]) != (3, 1):
+def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, conv: Convolution) -> Tensor:
+    if x.dtype == torch.bfloat16 and conv.stride[0] == 2:
         like = torch.empty_like(weight, dtype=x.dtype)  # its values are not read
         return reference.convolve_backward(grad, x, like, conv, (False, True, False))[1].to(weight.dtype)
     small, big = (x, grad) if conv.transposed else (grad, x)
     grad_weight = torch.empty_like(weight)
-    _run("weight", (small, big, grad_weight), (small, big, grad_weight), big, weight, conv, algorithm)
+    _run("weight", (small, big, grad_weight), (small, big, grad_weight), big, weight, conv)
     return grad_weight
 
 
@@ -148,17 +138,14 @@ def _run(
     big: Tensor,
     weight: Tensor,
     conv: Convolution,
-    algorithm: str,
 ) -> None:
     """An entry point of ``csrc/include/torchp2p/winograd.h``, where ``big`` is x.
 
     A transposed convolution is the gradient of the input of one from its result, ``big``, to what it reads.
     """
-    kernel, stride = weight.shape[2], conv.stride[0]
-    tile = TILES[algorithm] if (kernel, stride) == (3, 1) else _KERNELS[kernel, stride]
     status: int = getattr(_native.C, f"winograd_{name}")(
         *map(_native.address, tensors), *(tensor.stride() for tensor in strided),
-        tuple(big.shape), weight.shape[0], kernel, stride, conv.own_padding[0], tile,
+        tuple(big.shape), weight.shape[0], weight.shape[2], conv.stride[0], conv.own_padding[0],
         _native.DTYPE_CODES[big.dtype], _native.DTYPE_CODES[weight.dtype],
     )  # fmt: skip
     _native.raise_for_status(status, f"winograd_{name}", f"x of {tuple(big.shape)} and weight of {tuple(weight.shape)}")

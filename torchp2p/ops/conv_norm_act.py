@@ -81,12 +81,11 @@ def conv_norm_act(
             stat_groups: as in norm_act, about the convolution's output.
         defer: return a Deferred instead of computing the activation.
         algorithm: of the convolution: ``vendor`` (oneDNN, cuDNN), ``fused`` (Triton: reads the activation as it makes
-            it, and hands on the statistics of what it writes), ``winograd`` (CPU, 3x3 of stride 1, float32,
-            float64 and bfloat16: fewer multiplications, error at most twice the vendor's), ``winograd_4x4`` (float32
-            and float64: fewer still, between two and three bits lost), ``gemm`` (one matrix product over the windows
-            of the image: for few pixels and large weights), ``phased`` (stride 1, results of even size: to few
-            channels, such as those of an image), or None for the one that was found to be faster, ``winograd_4x4``
-            excepted.
+            it, and hands on the statistics of what it writes), ``winograd`` (CPU, 3x3 and 4x4 of stride 1 and 2,
+            float32, float64 and bfloat16: fewer multiplications, error at most twice the vendor's), ``gemm`` (one
+            matrix product over the windows of the image: for few pixels and large weights), ``phased`` (stride 1,
+            results of even size: to few channels, such as those of an image), or None for the one that was found to
+            be faster.
         backend: of everything but the convolution.
 
     Returns:
@@ -220,8 +219,8 @@ def _forward(*args: Any) -> tuple[Tensor, ...]:
         h, mean, var = tensors[0], *_nothing(tensors[0], 2, acc)
     else:
         h, mean, var = run_forward(*tensors, *options, backend)
-    if algorithm in _winograd.TILES:
-        return _winograd.convolve(h, weight, bias, conv, algorithm), mean, var, *_nothing(mean, 2)
+    if algorithm == "winograd":
+        return _winograd.convolve(h, weight, bias, conv), mean, var, *_nothing(mean, 2)
     return _IN_TORCH[algorithm].convolve(h, weight, bias, conv), mean, var, *_nothing(mean, 2)
 
 
@@ -239,8 +238,8 @@ def _backward(*args: Any) -> tuple[Tensor, ...]:
     else:  # its values are not read
         h, _, _ = empty_outputs(tensors[0], tensors[4], options)
     needs = (input_grad, weight_grad, bias_grad)
-    if algorithm in _winograd.TILES:
-        grad_h, *grads_after = _winograd.convolve_backward(grad, h, weight, conv, needs, algorithm)
+    if algorithm == "winograd":
+        grad_h, *grads_after = _winograd.convolve_backward(grad, h, weight, conv, needs)
     else:
         grad_h, *grads_after = _IN_TORCH[algorithm].convolve_backward(grad, h, weight, conv, needs)
     if input_grad and not itself:

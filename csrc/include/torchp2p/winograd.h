@@ -1,11 +1,11 @@
 // Winograd's minimal filtering F(m x m, r x r) of a convolution, or of the parts of one:
 //   y = output(sum over parts of input(part of x) * filter(part of weight)),
-// where a product is one matrix product over the channels for each of the (m + r - 1)^2 frequencies of a tile of m x m
-// results. Its gradients are made of the adjoints of the same transforms:
+// where a product is one matrix product over the channels for each of the frequencies of a tile of m x m results. Its
+// gradients are made of the adjoints of the same transforms:
 //   grad_x = input^T(output^T(grad) * filter(weight)),  grad_weight = filter^T(output^T(grad) * input(x)),
-// with products over the outputs and over the tiles. Kernels of 3x3 and stride 1 are of one part, with r = 3; others
-// are of four with r = 2: of stride 2, the even and the odd rows and columns of x with theirs of the kernel; of stride
-// 1, the quarters of a 4x4 kernel, each with x shifted. Definition: torchp2p/ops/_winograd.py.
+// with products over the outputs and over the tiles. Of stride 1 there is one part, r is the kernel's side, and tiles
+// of 6 x 6 pixels have 7 x 7 frequencies. Of stride 2 there are four, the even and the odd rows and columns of x with
+// theirs of the kernel, and r = 2: tiles of 4 x 4 pixels have 4 x 4. Definition: torchp2p/ops/_winograd.py.
 #pragma once
 
 #include <cstdint>
@@ -18,19 +18,17 @@ namespace torchp2p {
 
 struct WinogradShape {
   std::int64_t samples, inputs, outputs, height, width;  // of x
-  int kernel, stride;                                    // 3 and 1; 3 and 2; 4 and 1; 4 and 2
+  int kernel, stride;                                    // 3 or 4, 1 or 2
   std::int64_t pad;                                      // zeros around x
-  int m;                                                 // the side of a tile: 2 or 4 where r is 3, 3 where r is 2
-  DType dtype;                                           // of the images: float32, float64; bfloat16 unless m = 4
+  DType dtype;                                           // of the images: float32, float64 or bfloat16
   DType weight_dtype;                                    // the same, or float32 for bfloat16 images
 
   bool valid() const {
-    const bool of_one_part = kernel == 3 && stride == 1 && (m == 2 || m == 4);
-    const bool of_four = m == 3 && ((kernel == 3 && stride == 2) || (kernel == 4 && (stride == 1 || stride == 2)));
+    const bool known = (kernel == 3 || kernel == 4) && (stride == 1 || stride == 2);
     const bool rounded = dtype == DType::kBFloat16;
     const bool typed = dtype == DType::kFloat32 || dtype == DType::kFloat64 || rounded;
-    return samples > 0 && inputs > 0 && outputs > 0 && pad >= 0 && (of_one_part || of_four) && out_height() > 0 &&
-           out_width() > 0 && typed && (weight_dtype == dtype || (rounded && weight_dtype == DType::kFloat32));
+    return samples > 0 && inputs > 0 && outputs > 0 && pad >= 0 && known && out_height() > 0 && out_width() > 0 &&
+           typed && (weight_dtype == dtype || (rounded && weight_dtype == DType::kFloat32));
   }
   std::int64_t out_height() const { return (height + 2 * pad - kernel) / stride + 1; }
   std::int64_t out_width() const { return (width + 2 * pad - kernel) / stride + 1; }
