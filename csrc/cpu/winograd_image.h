@@ -108,7 +108,7 @@ inline void store_row(const Accumulator<T>* from, const Image<T>& image, std::in
 // Matrix: InputOf<F> for what the convolution reads, Transposed<OutputOf<F>> for the gradient of its result.
 template <class Product, class Matrix, class F, Pairing kPairing, class T>
 inline void transform_row(const Image<const T>& image, std::int64_t sample, std::int64_t row, std::int64_t c,
-                          std::int64_t columns, const Frequencies<Product>& to, std::int64_t panel, int v,
+                          std::int64_t columns, const Frequencies<Product, F::kCount>& to, std::int64_t panel, int v,
                           std::int64_t tile, const Strip<Accumulator<T>>& strip) {
   using A = Accumulator<T>;
   constexpr int kSide = Matrix::kFrom, kCount = Matrix::kTo * Matrix::kTo, kWidth = kPanel<A>;
@@ -128,7 +128,7 @@ inline void transform_row(const Image<const T>& image, std::int64_t sample, std:
       sandwich<Matrix, A>(pixels, found[second]);
     }
     for (int f = 0; f < kCount; ++f) {
-      typename Product::Unit* at = to.panel(f, panel) + tile * kWidth / Product::kPack;
+      typename Product::Unit* at = to.at(panel, f) + tile * kWidth / Product::kPack;
       if constexpr (kPairing == Pairing::kTiles) {
         Product::store_two(at + lane, kWidth, found[0][f], found[1][f]);
       } else {
@@ -143,7 +143,7 @@ inline void transform_row(const Image<const T>& image, std::int64_t sample, std:
 // one panel each.
 template <class Product, class Matrix, class F, Pairing kPairing, int kParts, class T, class Scratch>
 inline void transform_rows(const Image<const T>& image, const TileGrid<F>& grid, std::int64_t first, std::int64_t rows,
-                           const Frequencies<Product>& to, int threads, const Scratch& scratch) {
+                           const Frequencies<Product, F::kCount>& to, int threads, const Scratch& scratch) {
   using A = Accumulator<T>;
   const std::int64_t registers = to.panels * kPanelRegisters;
   parallel_for(rows * registers, threads, [&](std::int64_t item, int thread) {
@@ -154,7 +154,7 @@ inline void transform_rows(const Image<const T>& image, const TileGrid<F>& grid,
                                                 panel / kParts * kPanel<A> + v * kLanes<A>, grid.columns, to, panel, v,
                                                 i * grid.columns, strip_of<A>(scratch.piece(thread), grid));
   });
-  clear_tiles(to, rows * grid.columns, F::kCount);
+  clear_tiles(to, rows * grid.columns);
 }
 
 // A row of results of one panel of channels, from the sums (F, tiles, W) of the products, plus the bias.

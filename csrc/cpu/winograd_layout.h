@@ -1,5 +1,5 @@
 // How the frequencies of Winograd's convolution lie in memory, so that one matrix product reads them as they are
-// written: panels of channels, each (tiles, channels of the panel), for every frequency.
+// written: panels of channels, for every frequency (tiles, channels of the panel).
 //
 // A product takes its terms from units: a value, or, where the CPU multiplies pairs of bfloat16 numbers and adds both
 // products to a float, such a pair. What is summed over makes the pairs: channels that lie side by side in the
@@ -74,23 +74,28 @@ template <> struct ProductOf<BFloat16> {
 };
 #endif
 
-// The frequencies of an image in units: (F, panels, tiles, channels of a panel) values.
-template <class Product> struct Frequencies {
+// The frequencies of an image in units: (panels, F, tiles, channels of a panel) values. Products take the frequencies
+// of a panel in turn, so what they read next lies behind what they read.
+template <class Product, int kCount> struct Frequencies {
   using Unit = typename Product::Unit;
   static constexpr int kPack = Product::kPack, kWidth = kPanel<typename Product::Value>;
 
   Unit* units;
   std::int64_t panels, tiles;
 
-  std::int64_t panel_units() const { return tiles * kWidth / kPack; }
-  Unit* panel(int frequency, std::int64_t panel) const { return units + (frequency * panels + panel) * panel_units(); }
+  std::int64_t frequency_units() const { return tiles * kWidth / kPack; }
+  std::int64_t panel_units() const { return kCount * frequency_units(); }
+  Unit* at(std::int64_t panel, int frequency) const {
+    return units + panel * panel_units() + frequency * frequency_units();
+  }
 };
 
 // Tiles from `first` on, which are there to make whole rows of the product, become 0.
-template <class Product> inline void clear_tiles(const Frequencies<Product>& of, std::int64_t first, int count) {
-  for (std::int64_t i = 0; i < count * of.panels; ++i) {
-    typename Product::Unit* units = of.units + i * of.panel_units();
-    for (std::int64_t j = first * of.kWidth / of.kPack; j < of.panel_units(); ++j) units[j] = 0;
+template <class Product, int kCount>
+inline void clear_tiles(const Frequencies<Product, kCount>& of, std::int64_t first) {
+  for (std::int64_t i = 0; i < kCount * of.panels; ++i) {
+    typename Product::Unit* units = of.units + i * of.frequency_units();
+    for (std::int64_t j = first * of.kWidth / of.kPack; j < of.frequency_units(); ++j) units[j] = 0;
   }
 }
 

@@ -72,7 +72,7 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
   static constexpr std::int64_t kChain = kOfTerms == 1 ? kBlockPanels : F::kKernel == 2 * F::kR ? 2 : 1;
   static_assert(kBlockPanels % kOfTerms == 0, "a block holds all parts of a panel");
 
-  Frequencies<Product> frequencies() const { return {frequencies_.piece(0), terms_, tiles_}; }
+  Frequencies<Product, kCount> frequencies() const { return {frequencies_.piece(0), terms_, tiles_}; }
 
   // sums (F, tiles, W) of one panel.
   void multiply(std::int64_t panel, A* sums, int thread) const {
@@ -114,7 +114,7 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
   // sums of frequency f (tiles, W), of `panels` panels from the `first` of the block on.
   void multiply_chain(int f, std::int64_t block, std::int64_t first, std::int64_t panels, A* sums,
                       FiltersAhead<F, const W>& ahead, int thread) const {
-    const Unit* of_image = frequencies().panel(f, block + first);
+    const Unit* of_image = frequencies().at(block + first, f);
     const Unit* of_filters = filters_.piece(thread) + f * kBlockUnits + first * kWidth / Product::kPack * kWidth;
     for (std::int64_t tile = 0; tile < tiles_; tile += kRows) {
       ahead.bring_share();

@@ -73,8 +73,8 @@ template <class T, class W, class F> class WeightGradient {
   }
 
  private:
-  Frequencies<Product> input() const { return {of_input_.piece(0), input_panels_, tiles_}; }
-  Frequencies<Product> grad() const { return {of_grad_.piece(0), output_panels_, tiles_}; }
+  Frequencies<Product, kCount> input() const { return {of_input_.piece(0), input_panels_, tiles_}; }
+  Frequencies<Product, kCount> grad() const { return {of_grad_.piece(0), output_panels_, tiles_}; }
   std::int64_t next_frequency() const { return block_ * kWidth * kWidth + kWidth; }
 
   // Rows of tiles whose frequencies fit the cache that threads share, unless the sums, which outlast them, do not
@@ -89,15 +89,15 @@ template <class T, class W, class F> class WeightGradient {
   // frequencies that a part does not reach, none.
   void multiply(std::int64_t panel, std::int64_t first, std::int64_t panels, bool accumulate, A* sums) const {
     constexpr std::int64_t kTiles = kDepth * Product::kPack;
-    for (int f = 0; f < kCount; ++f) {
-      for (std::int64_t i = 0; i < panels; ++i) {
+    for (std::int64_t i = 0; i < panels; ++i) {
+      for (int f = 0; f < kCount; ++f) {
         if (!reaches<F>(static_cast<int>(i % F::kParts), f)) continue;
         for (std::int64_t tile = 0; tile < tiles_; tile += kTiles) {
           const std::int64_t depth = (tiles_ - tile < kTiles ? tiles_ - tile : kTiles) / Product::kPack;
-          const Unit* of_input = input().panel(f, first + i) + tile / Product::kPack * kWidth;
-          const Unit* of_grad = grad().panel(f, panel) + tile / Product::kPack * kWidth;
+          const Unit* of_input = input().at(first + i, f) + tile / Product::kPack * kWidth;
+          const Unit* of_grad = grad().at(panel, f) + tile / Product::kPack * kWidth;
           for (int row = 0; row < kWidth; row += kRows) {
-            // A part of what comes next: more tiles, or the panel that lies behind this one.
+            // A part of what comes next: more tiles, or the frequency that lies behind this one.
             prefetch<kSecondLevel>(of_input + depth * (kWidth + row), depth * kRows);
             multiply_block<Product, 1, kWidth>(of_input + row, 0, 1, depth, of_grad,
                                                sums + f * next_frequency() + (i * kWidth + row) * kWidth,
