@@ -43,11 +43,13 @@ _TILES = {(3, 1): 4, (3, 2): 3, (4, 1): 3, (4, 2): 3}
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
-# Measured: from so many channels, in and out, and so many tiles on, it takes 0.5 to 0.65 of oneDNN's time with one
-# part, and 0.5 to 0.9 with four. Fewer channels would be too few panels for the threads, and images that have so few
-# have the largest frequencies; of fewer tiles, the filters' transforms are too large a part.
-_PAYS_FROM = {(3, 1): (128, 16), (3, 2): (64, 32), (4, 1): (64, 32), (4, 2): (64, 32)}
+# Measured: from so many channels, in and out, and so many tiles on, it takes 0.5 to 0.9 of oneDNN's time. Of fewer
+# channels, images have the largest frequencies; of fewer tiles, the filters' transforms are too large a part.
+_PAYS_FROM = {(3, 1): (64, 16), (3, 2): (64, 32), (4, 1): (64, 9), (4, 2): (64, 32)}
 _PAYS_FROM_BFLOAT16 = _PAYS_FROM | {(3, 2): (64, 128)}
+
+_PANEL = 32
+"""Channels that a thread takes at a time, with the widest registers."""
 
 
 def unavailable(x: Tensor, weight: Tensor, conv: Convolution) -> str:
@@ -74,6 +76,7 @@ def pays(x: Tensor, weight: Tensor, conv: Convolution) -> bool:
     channels, tiles = (_PAYS_FROM_BFLOAT16 if rounded else _PAYS_FROM)[kind]
     height, width = x.shape[2:] if conv.transposed else output_size(x, weight, conv)
     m = _TILES[kind]
+    channels = max(channels, _PANEL * torch.get_num_threads())
     return min(weight.shape[:2]) >= channels and x.shape[0] * -(-height // m) * -(-width // m) >= tiles
 
 
