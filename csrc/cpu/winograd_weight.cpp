@@ -20,9 +20,6 @@ namespace {
 // that what comes next finds room.
 constexpr std::int64_t kDepth = 64;
 
-// Panels of the input whose sums are there at a time, if the sums need not outlast a chunk: in a thread's own cache.
-constexpr std::int64_t kBlockPanels = 4;
-
 // Units of the cache that threads share which frequencies may take.
 constexpr std::int64_t kSharedCache = 4 << 20;
 
@@ -37,8 +34,7 @@ template <class T, class W, class F> class WeightGradient {
       : p_(p), s_(p.shape), grid_(s_.out_height(), s_.out_width()), rows_(s_.samples * grid_.rows),
         input_panels_((s_.inputs + kWidth - 1) / kWidth * F::kParts),
         output_panels_((s_.outputs + kWidth - 1) / kWidth), chunk_(rows_of_chunk(rows_, rows_that_fit())),
-        tiles_(round_up(chunk_ * grid_.columns, kRows)),
-        block_(chunk_ < rows_ || input_panels_ < kBlockPanels ? input_panels_ : kBlockPanels),
+        tiles_(round_up(chunk_ * grid_.columns, kRows)), block_(chunk_ < rows_ ? input_panels_ : F::kParts),
         threads_(thread_count(s_.outputs * s_.inputs * kTapsOfKernel<F>)),
         of_input_(1, kCount * input_panels_ * tiles_ * kWidth / Product::kPack),
         of_grad_(1, kCount * output_panels_ * tiles_ * kWidth / Product::kPack),
@@ -61,10 +57,9 @@ template <class T, class W, class F> class WeightGradient {
       parallel_for(output_panels_, threads_, [&](std::int64_t panel, int thread) {
         A* sums = sums_.piece(chunk_ < rows_ ? panel : thread);
         for (std::int64_t from = 0; from < input_panels_; from += block_) {
-          const std::int64_t panels = input_panels_ - from < block_ ? input_panels_ - from : block_;
-          multiply(panel, from, panels, first > 0, sums);
+          multiply(panel, from, first > 0, sums);
           if (first + rows < rows_) continue;
-          store_filter_gradient<F>(sums, next_frequency(), weight, panel, from / F::kParts, panels / F::kParts,
+          store_filter_gradient<F>(sums, next_frequency(), weight, panel, from / F::kParts, block_ / F::kParts,
                                    scratch_.piece(thread));
         }
       });
@@ -85,11 +80,11 @@ template <class T, class W, class F> class WeightGradient {
     return (of_sums > kSharedCache ? of_sums : kSharedCache) / of_row;
   }
 
-  // sums (F, inputs and their parts, W) of one panel of outputs and `panels` of inputs, from the `first` on; of
+  // sums (F, inputs and their parts, W) of one panel of outputs and a block of inputs, from the `first` on; of
   // frequencies that a part does not reach, none.
-  void multiply(std::int64_t panel, std::int64_t first, std::int64_t panels, bool accumulate, A* sums) const {
+  void multiply(std::int64_t panel, std::int64_t first, bool accumulate, A* sums) const {
     constexpr std::int64_t kTiles = kDepth * Product::kPack;
-    for (std::int64_t i = 0; i < panels; ++i) {
+    for (std::int64_t i = 0; i < block_; ++i) {
       for (int f = 0; f < kCount; ++f) {
         if (!reaches<F>(static_cast<int>(i % F::kParts), f)) continue;
         for (std::int64_t tile = 0; tile < tiles_; tile += kTiles) {
@@ -113,7 +108,7 @@ template <class T, class W, class F> class WeightGradient {
   TileGrid<F> grid_;
   std::int64_t rows_, input_panels_, output_panels_;  // rows of tiles of all samples; panels of the inputs' parts
   std::int64_t chunk_, tiles_;  // rows that are transformed before they are multiplied, their tiles
-  std::int64_t block_;          // panels of the inputs' parts whose sums are there together
+  std::int64_t block_;          // panels of inputs' parts whose sums are there together: one's, if it can be
   int threads_;
   Buffer<Unit> of_input_, of_grad_;
   Buffer<A> sums_, scratch_;
