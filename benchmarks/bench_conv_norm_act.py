@@ -4,7 +4,7 @@ and the bytes that a chain of blocks keeps.
     python -m benchmarks.bench_conv_norm_act [--quick] [--threads N] [--allocator keep] [--large]
 
 ``native`` takes the convolution that torchp2p chooses. With the ``vendor``'s, the ratio shows what is done around it;
-``winograd`` and ``winograd_4x4`` are there to be compared for every shape.
+``winograd`` is there to be compared for every shape.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def providers(shape: tuple[int, int, int, int], dtype: str) -> Iterator[Provider
     yield Provider(EAGER, run(eager))
     yield Provider("compile", lambda mode: timed_call(compiled(eager), inputs, mode))
     yield Provider(OURS, run(native))
-    for algorithm in ("vendor", "winograd", "winograd_4x4") if dtype == "float32" else ("vendor", "winograd"):
+    for algorithm in ("vendor", "winograd"):
         yield Provider(algorithm, run(partial(native, algorithm=algorithm)))
 
 

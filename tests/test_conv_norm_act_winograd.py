@@ -15,7 +15,6 @@ from conv_norm_act_case import REFLECT, Case, Geometry, ours, plain, random_inpu
 from op_testing import LAYOUTS, assert_as_exact_as_eager, channels_last, contiguous, largest_error
 
 from torchp2p.ops import BackendUnavailableError, _winograd, algorithm, conv_norm_act
-from torchp2p.ops._winograd import TILES
 from torchp2p.reference import conv_norm_act as reference
 from torchp2p.reference.conv_norm_act import Convolution
 
@@ -24,26 +23,22 @@ VALID, PADDED = Geometry(3, 1, 0), Geometry(3, 1, 1)
 SAMPLES_OF_SIZES = [(1, 3, 3), (2, 7, 9), (1, 8, 12), (3, 4, 5)]
 """Samples, height, width: one tile that is not full, odd and even numbers of tiles, whole tiles."""
 
-either_tile = pytest.mark.parametrize("algorithm", TILES)
 
-
-@either_tile
 @pytest.mark.parametrize("shape", SAMPLES_OF_SIZES, ids=str)
 @pytest.mark.parametrize("geometry", [VALID, PADDED, REFLECT, Geometry(3, 1, 2)], ids=str)
 @pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda f: f.__name__)
-def test_result_and_gradients_are_those_of_the_separate_layers_in_float64(algorithm, shape, geometry, layout) -> None:
+def test_result_and_gradients_are_those_of_the_separate_layers_in_float64(shape, geometry, layout) -> None:
     case = Case(geometry, "none", "leaky_relu", bias=True, inputs=5, outputs=19)
     inputs = random_inputs(case, torch.float64, CPU, shape).laid_out(layout)
-    found, expected = results(ours, case, inputs, algorithm=algorithm), results(plain, case, inputs)
+    found, expected = results(ours, case, inputs, algorithm="winograd"), results(plain, case, inputs)
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
-@either_tile
 @pytest.mark.parametrize(("norm", "residual"), [*product(("instance", "batch"), (False, True))])
-def test_norms_and_residuals_follow_it_as_they_follow_any_convolution(algorithm, norm, residual) -> None:
+def test_norms_and_residuals_follow_it_as_they_follow_any_convolution(norm, residual) -> None:
     case = Case(REFLECT, norm, "relu", affine=True, residual=residual, inputs=8, outputs=8)
     inputs = random_inputs(case, torch.float64, CPU, (2, 8, 10))
-    found, expected = results(ours, case, inputs, algorithm=algorithm), results(plain, case, inputs)
+    found, expected = results(ours, case, inputs, algorithm="winograd"), results(plain, case, inputs)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -57,7 +52,7 @@ def test_inputs_and_gradients_may_have_any_strides(layout) -> None:
 
 
 @pytest.mark.parametrize("channels", [3, 16, 300])
-def test_tiles_of_2x2_are_as_exact_as_eager(channels: int) -> None:
+def test_it_is_as_exact_as_eager(channels: int) -> None:
     case = Case(REFLECT, "none", "none", inputs=channels, outputs=24)
     inputs = random_inputs(case, torch.float32, CPU, (1, 14, 18))
     found, eager = results(ours, case, inputs, algorithm="winograd"), results(plain, case, inputs)
@@ -69,21 +64,6 @@ def test_tiles_of_2x2_are_as_exact_as_eager(channels: int) -> None:
         if exact is not None:
             terms = magnitude[name].abs().max().item()
             assert_as_exact_as_eager(name, found[name], eager[name], exact, magnitude=terms)
-
-
-def root_mean_square_error(found: torch.Tensor, oracle: torch.Tensor) -> float:
-    return (found.double() - oracle).square().mean().sqrt().item()
-
-
-def test_tiles_of_4x4_lose_less_than_three_bits() -> None:
-    case = Case(REFLECT, "none", "none", inputs=64, outputs=24)
-    inputs = random_inputs(case, torch.float32, CPU, (1, 14, 18))
-    oracle = results(plain, case, inputs.in_dtype(torch.float64))
-    errors = {
-        name: root_mean_square_error(results(ours, case, inputs, algorithm=name)["y"], oracle["y"])
-        for name in ("vendor", "winograd_4x4")
-    }
-    assert errors["vendor"] < errors["winograd_4x4"] < 8 * errors["vendor"]
 
 
 @pytest.mark.parametrize("layout", [contiguous, channels_last], ids=lambda f: f.__name__)
@@ -104,17 +84,17 @@ def test_images_of_bfloat16_may_have_weights_of_float32_which_are_rounded_once()
     weight = torch.randn(21, 40, 3, 3) / 20
     needs = (True, True, False)
 
-    def errors(convolution: Any, backward: Any, x: torch.Tensor, grad: torch.Tensor, weight: torch.Tensor, *how: str):
-        found = (convolution(x, weight, None, conv, *how), *backward(grad, x, weight, conv, needs, *how)[:2])
+    def errors(convolution: Any, backward: Any, x: torch.Tensor, grad: torch.Tensor, weight: torch.Tensor):
+        found = (convolution(x, weight, None, conv), *backward(grad, x, weight, conv, needs)[:2])
         return [largest_error(each, exact) for each, exact in zip(found, oracle, strict=True)]
 
     doubles = (x.double(), weight.double())
     gradients = reference.convolve_backward(grad.double(), *doubles, conv, needs)
     oracle = (reference.convolve(*doubles, None, conv), *gradients[:2])
     eager = errors(reference.convolve, reference.convolve_backward, x, grad, weight.bfloat16())
-    taken = errors(_winograd.convolve, _winograd.convolve_backward, x, grad, weight, "winograd")
+    taken = errors(_winograd.convolve, _winograd.convolve_backward, x, grad, weight)
     assert all(ours <= 2 * theirs for ours, theirs in zip(taken, eager, strict=True))
-    assert _winograd.convolve_backward(grad, x, weight, conv, needs, "winograd")[1].dtype == torch.float32
+    assert _winograd.convolve_backward(grad, x, weight, conv, needs)[1].dtype == torch.float32
 
 
 def test_panels_and_blocks_may_be_filled_in_part() -> None:
@@ -151,17 +131,14 @@ def test_it_can_be_differentiated_twice() -> None:
     assert torch.autograd.gradgradcheck(block, inputs)
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "dtype"),
-    [("winograd", torch.float32), ("winograd_4x4", torch.float32), ("winograd", torch.bfloat16)],
-)
-def test_it_gives_the_same_bits_for_any_number_of_threads(algorithm: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_gives_the_same_bits_for_any_number_of_threads(dtype: torch.dtype) -> None:
     case = Case(PADDED, "none", "none", inputs=40, outputs=72)
     inputs = random_inputs(case, dtype, CPU, (2, 34, 38))
     found = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        found.append(results(ours, case, inputs, algorithm=algorithm))
+        found.append(results(ours, case, inputs, algorithm="winograd"))
     for other in found[1:]:
         assert all(torch.equal(other[name], first) for name, first in found[0].items() if first is not None)
 
@@ -173,9 +150,9 @@ import torch
 from torchp2p.ops import conv_norm_act
 torch.manual_seed(0)
 x = torch.randn(1, 21, 9, 10, dtype=torch.float64)
-for name, kernel, stride in (("winograd", 3, 1), ("winograd_4x4", 3, 1), ("winograd", 3, 2), ("winograd", 4, 1)):
+for kernel, stride in ((3, 1), (3, 2), (4, 1)):
     weight, how = torch.randn(5, 21, kernel, kernel, dtype=torch.float64), {"norm": "none", "stride": stride}
-    found, expected = (conv_norm_act(x, weight, **how, algorithm=each) for each in (name, "vendor"))
+    found, expected = (conv_norm_act(x, weight, **how, algorithm=each) for each in ("winograd", "vendor"))
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 for kernel, stride in ((3, 1), (4, 2)):
     weight, how = torch.randn(5, 21, kernel, kernel).bfloat16(), {"norm": "none", "stride": stride}
@@ -199,16 +176,16 @@ def convolutions_of(monkeypatch: pytest.MonkeyPatch, x, weight, **options) -> in
 @pytest.mark.parametrize(
     ("channels", "size", "dtype", "options", "times"),
     [
-        ((128, 128), (10, 10), torch.float32, {}, 1),
-        ((128, 128), (9, 9), torch.float32, {}, 1),  # tiles that are not full count
-        ((128, 128), (8, 10), torch.float32, {}, 0),  # 3 x 4 tiles
-        ((128, 128), (6, 8), torch.float32, {"padding": 2}, 1),
-        ((128, 128), (10, 10), torch.float32, {"algorithm": "vendor"}, 0),
-        ((127, 128), (10, 10), torch.float32, {}, 0),
-        ((128, 127), (10, 10), torch.float32, {}, 0),
-        ((128, 128), (10, 10), torch.float64, {}, 0),
-        ((128, 128), (10, 10), torch.float16, {}, 0),
-        ((128, 128), (10, 10), torch.float32, {"stride": 2}, 0),
+        ((64, 64), (10, 18), torch.float32, {}, 1),
+        ((64, 64), (9, 17), torch.float32, {}, 1),  # tiles that are not full count
+        ((64, 64), (10, 14), torch.float32, {}, 0),  # 2 x 3 tiles
+        ((64, 64), (6, 12), torch.float32, {"padding": 2}, 1),
+        ((64, 64), (18, 18), torch.float32, {"algorithm": "vendor"}, 0),
+        ((63, 64), (18, 18), torch.float32, {}, 0),
+        ((64, 63), (18, 18), torch.float32, {}, 0),
+        ((64, 64), (18, 18), torch.float64, {}, 0),
+        ((64, 64), (18, 18), torch.float16, {}, 0),
+        ((64, 64), (18, 18), torch.float32, {"stride": 2}, 0),
     ],
 )
 def test_unasked_it_is_taken_where_it_is_faster_and_as_exact(
@@ -219,6 +196,13 @@ def test_unasked_it_is_taken_where_it_is_faster_and_as_exact(
     assert convolutions_of(monkeypatch, x, weight, **options) == times
 
 
+@pytest.mark.parametrize(("threads", "times"), [(4, 1), (5, 0)])
+def test_unasked_it_is_taken_where_there_is_a_panel_of_channels_for_each_thread(threads, times, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    x, weight = torch.randn(1, 128, 18, 18), torch.randn(128, 128, 3, 3)
+    assert convolutions_of(monkeypatch, x, weight) == times
+
+
 @pytest.mark.parametrize(
     ("in_pairs", "weight_dtype", "taken"),
     [(True, torch.float32, True), (False, torch.float32, False), (True, torch.bfloat16, False)],
@@ -227,7 +211,7 @@ def test_in_bfloat16_it_is_taken_for_float32_weights_where_the_cpu_multiplies_pa
     in_pairs, weight_dtype, taken, monkeypatch
 ) -> None:
     monkeypatch.setattr(_winograd._native.C, "cpu_multiplies_bfloat16", lambda: in_pairs)
-    x, weight = torch.randn(1, 128, 10, 10).bfloat16(), torch.randn(128, 128, 3, 3, dtype=weight_dtype)
+    x, weight = torch.randn(1, 64, 18, 18).bfloat16(), torch.randn(64, 64, 3, 3, dtype=weight_dtype)
     with torch.autocast("cpu"):
         assert convolutions_of(monkeypatch, x, weight) == taken
 
@@ -298,7 +282,6 @@ def test_under_autocast_the_double_gradient_is_that_of_the_vendors() -> None:
         torch.testing.assert_close(ours_, theirs, rtol=0.05, atol=0.05 * theirs.abs().max().item())
 
 
-@either_tile
 @pytest.mark.parametrize(
     ("x", "weight", "options", "reason"),
     [
@@ -311,19 +294,13 @@ def test_under_autocast_the_double_gradient_is_that_of_the_vendors() -> None:
             torch.randn(1, 2, 6, 6).half(),
             torch.randn(3, 2, 3, 3).half(),
             {},
-            "float32, float64 and, but for tiles of 4x4, bfloat16, not torch.float16",
+            "float32, float64 and bfloat16, not torch.float16",
         ),
     ],
 )
-def test_asked_for_where_it_cannot_be_had_it_says_why(algorithm, x, weight, options, reason) -> None:
-    with pytest.raises(BackendUnavailableError, match=f"algorithm '{algorithm}' cannot run: .*{reason}"):
-        conv_norm_act(x, weight, algorithm=algorithm, **options)
-
-
-def test_tiles_of_4x4_are_refused_in_bfloat16() -> None:
-    x, weight = torch.randn(1, 2, 6, 6).bfloat16(), torch.randn(3, 2, 3, 3).bfloat16()
-    with pytest.raises(BackendUnavailableError, match="but for tiles of 4x4, bfloat16, not torch"):
-        conv_norm_act(x, weight, algorithm="winograd_4x4")
+def test_asked_for_where_it_cannot_be_had_it_says_why(x, weight, options, reason) -> None:
+    with pytest.raises(BackendUnavailableError, match=f"algorithm 'winograd' cannot run: .*{reason}"):
+        conv_norm_act(x, weight, algorithm="winograd", **options)
 
 
 def test_no_samples_are_no_convolution() -> None:
@@ -339,7 +316,6 @@ def test_no_samples_are_no_convolution() -> None:
     [
         ("vendor", {}, 0),
         ("winograd", {}, 1),
-        ("winograd_4x4", {}, 1),
         ("vendor", {"algorithm": "winograd"}, 1),  # who asks is served
         ("winograd", {"algorithm": "vendor"}, 0),
         ("winograd", {"stride": 3}, 0),  # it cannot run

@@ -1,4 +1,4 @@
-"""``algorithm="winograd"`` for 4x4 kernels, strides of 2 and transposed ones: four parts of 2x2 taps (spec 11.1)."""
+"""``algorithm="winograd"`` for 4x4 kernels, and for strides of 2: four parts of 2x2 taps (spec 11.1)."""
 
 from __future__ import annotations
 
@@ -79,8 +79,10 @@ def errors(algorithm: str, geometry: Geometry, x, grad, weight) -> list[float]:
     doubles = [each.double() for each in (grad, x, weight)]
     oracle = (reference.convolve(*doubles[1:], None, conv), *reference.convolve_backward(*doubles, conv, needs)[:2])
     if algorithm == "winograd":
-        found = (_winograd.convolve(x, weight, None, conv, "winograd"),
-                 *_winograd.convolve_backward(grad, x, weight, conv, needs, "winograd")[:2])  # fmt: skip
+        found = (
+            _winograd.convolve(x, weight, None, conv),
+            *_winograd.convolve_backward(grad, x, weight, conv, needs)[:2],
+        )
     else:
         weight = weight.to(x.dtype)
         found = (

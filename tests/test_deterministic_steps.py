@@ -75,7 +75,7 @@ def test_two_trainings_are_equal_bit_for_bit(name: str, precision: str) -> None:
     assert_deterministic(name, STEPS, precision, None)
 
 
-@pytest.mark.parametrize("algorithm", ["vendor", "winograd", "winograd_4x4"])
+@pytest.mark.parametrize("algorithm", ["vendor", "winograd"])
 def test_with_every_algorithm_two_trainings_are_equal_bit_for_bit(algorithm: str) -> None:
     assert_deterministic("pix2pixhd_global", STEPS, "float32", algorithm)
 

@@ -94,12 +94,10 @@ def _share(algorithm: str, height: int, width: int, stride: int) -> Fraction:
     """Of the multiplications of a direct convolution by a kernel of height x width."""
     if algorithm == "phased":
         return Fraction((height + 1) * (width + 1), height * width)
-    if algorithm == "winograd_4x4":  # 36 products for 4x4 results
-        return Fraction(36, 16 * 9)
-    if algorithm == "winograd" and (height, stride) == (3, 1):  # 16 for 2x2
-        return Fraction(16, 4 * 9)
-    if algorithm == "winograd":  # 16 of each of four parts for 3x3
-        return Fraction(4 * 16, 9 * height * width)
+    if algorithm == "winograd":
+        products = 64 if (height, stride) == (4, 2) else 49
+        results = 16 if (height, stride) == (3, 1) else 9
+        return Fraction(products, results * height * width)
     return Fraction(1)
 
 

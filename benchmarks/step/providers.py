@@ -108,7 +108,7 @@ def ablations(precision: str, device: str) -> list[Provider]:
             for value in (False, True)
             if value != switch.default
         ),
-        *(with_lean(f"algorithm {name}", algorithm=name) for name in ("vendor", "winograd_4x4")),
+        with_lean("algorithm vendor", algorithm="vendor"),
         replace(ours, name="backend reference", backend="reference"),
         replace(ours, name="without fused Adam", fused_adam=False),
         *(

@@ -36,7 +36,8 @@ _preferred: str | None = None
 def algorithm(name: str | None) -> Iterator[None]:
     """Within this context conv_norm_act convolves by ``name`` wherever that can run and no call asks for another.
 
-    ``vendor`` keeps to the library that torch convolves with. None is for the rule of each call: the fastest that is known to be as exact as the vendor's.
+    ``vendor`` keeps to the library that torch convolves with. None is for the rule of each call: the fastest that is
+    known to be as exact as the vendor's.
 
     Raises:
         ValueError: ``name`` is no algorithm.

@@ -18,11 +18,12 @@ be faster.
 Images of bfloat16 are transformed in float32; frequencies are rounded once. Where the CPU multiplies pairs of bfloat16
 numbers (AVX512-BF16) that takes half the time of float32. Weights of float32, as training in autocast has them, are
 then rounded once too, among their frequencies, where torch rounds them before it convolves: so errors are at most about
-twice torch's, and it is taken unasked. With four parts the gradient of the weight would not be so exact: that one is
-the vendor's. Weights of bfloat16 have been rounded already: there it is for who asks.
+twice torch's, and it is taken unasked. The gradient of the weight, where torch rounds nothing but the result, would be
+somewhat more than that; but for 3x3 kernels of stride 1 it is the vendor's. Weights of bfloat16 have been rounded
+already: there it is for who asks.
 
 Source: spec section 11.1 (where the multiplications are); Lavin and Gray, "Fast Algorithms for Convolutional Neural
-Networks", 2015.
+Networks", 2015; Meng and Brothers, "Efficient Winograd Convolution via Integer Arithmetic", 2019 (i and -i).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 # Measured: from so many channels, in and out, and so many tiles on, it takes 0.5 to 0.9 of oneDNN's time. Of fewer
 # channels, images have the largest frequencies; of fewer tiles, the filters' transforms are too large a part.
-_PAYS_FROM = {(3, 1): (64, 16), (3, 2): (64, 32), (4, 1): (64, 9), (4, 2): (64, 32)}
+_PAYS_FROM = {(3, 1): (64, 8), (3, 2): (64, 32), (4, 1): (64, 9), (4, 2): (64, 32)}
 _PAYS_FROM_BFLOAT16 = _PAYS_FROM | {(3, 2): (64, 128)}
 
 _PANEL = 32
@@ -76,8 +77,13 @@ def pays(x: Tensor, weight: Tensor, conv: Convolution) -> bool:
     channels, tiles = (_PAYS_FROM_BFLOAT16 if rounded else _PAYS_FROM)[kind]
     height, width = x.shape[2:] if conv.transposed else output_size(x, weight, conv)
     m = _TILES[kind]
-    channels = max(channels, _PANEL * torch.get_num_threads())
+    channels = max(channels, _PANEL * _threads())
     return min(weight.shape[:2]) >= channels and x.shape[0] * -(-height // m) * -(-width // m) >= tiles
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _threads() -> int:
+    return torch.get_num_threads()
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution) -> Tensor:
@@ -118,7 +124,7 @@ def convolve_backward(
 
 
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, conv: Convolution) -> Tensor:
-    if x.dtype == torch.bfloat16 and conv.stride[0] == 2:
+    if x.dtype == torch.bfloat16 and (weight.shape[2], conv.stride[0]) != (3, 1):
         like = torch.empty_like(weight, dtype=x.dtype)  # its values are not read
         return reference.convolve_backward(grad, x, like, conv, (False, True, False))[1].to(weight.dtype)
     small, big = (x, grad) if conv.transposed else (grad, x)
