@@ -57,8 +57,11 @@ template <class T, class W, class F> class WeightGradient {
       parallel_for(output_panels_, threads_, [&](std::int64_t panel, int thread) {
         A* sums = sums_.piece(chunk_ < rows_ ? panel : thread);
         for (std::int64_t from = 0; from < input_panels_; from += block_) {
-          multiply(panel, from, first > 0, sums);
-          if (first + rows < rows_) continue;
+          const bool last = first + rows == rows_;
+          FiltersAhead<F, W> result(weight, panel * kWidth, kWidth, from / F::kParts * kWidth,
+                                    last ? block_ / F::kParts * kWidth : 0, block_ * kCount * (kWidth / kRows));
+          multiply(panel, from, first > 0, sums, result);
+          if (!last) continue;
           store_filter_gradient<F>(sums, next_frequency(), weight, panel, from / F::kParts, block_ / F::kParts,
                                    scratch_.piece(thread));
         }
@@ -81,8 +84,8 @@ template <class T, class W, class F> class WeightGradient {
   }
 
   // sums (F, inputs and their parts, W) of one panel of outputs and a block of inputs, from the `first` on; of
-  // frequencies that a part does not reach, none.
-  void multiply(std::int64_t panel, std::int64_t first, bool accumulate, A* sums) const {
+  // frequencies that a part does not reach, none. Meanwhile the memory of the result is brought.
+  void multiply(std::int64_t panel, std::int64_t first, bool accumulate, A* sums, FiltersAhead<F, W>& result) const {
     constexpr std::int64_t kTiles = kDepth * Product::kPack;
     for (std::int64_t i = 0; i < block_; ++i) {
       for (int f = 0; f < kCount; ++f) {
@@ -93,6 +96,7 @@ template <class T, class W, class F> class WeightGradient {
           const Unit* of_grad = grad().at(panel, f) + tile / Product::kPack * kWidth;
           for (int row = 0; row < kWidth; row += kRows) {
             // A part of what comes next: more tiles, or the frequency that lies behind this one.
+            result.bring_share();
             prefetch<kSecondLevel>(of_input + depth * (kWidth + row), depth * kRows);
             multiply_block<Product, 1, kWidth>(of_input + row, 0, 1, depth, of_grad,
                                                sums + f * next_frequency() + (i * kWidth + row) * kWidth,
