@@ -68,8 +68,9 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
   // Of a frequency of a block of filters, and more, lest all frequencies of a filter fall into one set of the cache.
   static constexpr std::int64_t kBlockUnits = kTermsDepth<F> / Product::kPack * kWidth + kWidth;
   static constexpr std::int64_t kBlockPanels = kTermsDepth<F> / kWidth;
-  // Panels that are summed before sums are added to those before: parts with fewer taps are not summed everywhere.
-  static constexpr std::int64_t kChain = kOfTerms == 1 ? kBlockPanels : F::kKernel == 2 * F::kR ? 2 : 1;
+  // Panels that are summed before sums are added to those before: of parts an even one and the odd one beside it, which
+  // is not summed where it has no taps.
+  static constexpr std::int64_t kChain = kOfTerms == 1 ? kBlockPanels : 2;
   static_assert(kBlockPanels % kOfTerms == 0, "a block holds all parts of a panel");
 
   Frequencies<Product, kCount> frequencies() const { return {frequencies_.piece(0), terms_, tiles_}; }
@@ -88,13 +89,18 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
           continue;
         }
         for (std::int64_t first = 0; first < panels; first += kChain) {
-          const int of_terms = static_cast<int>(first % kOfTerms);
-          if (kOfTerms == 1 || reaches<F>(of_terms, f)) {
-            multiply_chain(f, from, first, panels - first < kChain ? panels - first : kChain, sums, ahead, thread);
-          }
+          const std::int64_t count = chain(f, first, panels);
+          if (count > 0) multiply_chain(f, from, first, count, sums, ahead, thread);
         }
       }
     }
+  }
+
+  // How many panels of a block are summed together from the `first` on.
+  static std::int64_t chain(int frequency, std::int64_t first, std::int64_t panels) {
+    if (kOfTerms == 1) return panels - first < kChain ? panels - first : kChain;
+    const int part = static_cast<int>(first % kOfTerms);
+    return reaches<F>(part, frequency) + reaches<F>(part + 1, frequency);
   }
 
   // Those that are transformed after a block of filters: in the next block of the panel, or the next panel.
