@@ -18,9 +18,28 @@ template <class T> inline Vec<Accumulator<T>> gather(const T* p, std::int64_t st
   return load(lanes);
 }
 
+// To every second place; the others are another thread's. False where there is no instruction for it.
+template <class T> inline bool store_every_second(T*, Vec<Accumulator<T>>) { return false; }
+#if defined(__AVX512BW__)
+inline bool store_every_second(float* p, Vec<float> v) {
+  const __m512i low = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+  const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(kFloats / 2));
+  _mm512_mask_storeu_ps(p, 0x5555, _mm512_permutexvar_ps(low, v));
+  _mm512_mask_storeu_ps(p + kFloats, 0x5555, _mm512_permutexvar_ps(high, v));
+  return true;
+}
+inline bool store_every_second(BFloat16* p, Vec<float> v) {
+  BFloat16 values[kFloats];
+  store(values, v);
+  _mm512_mask_storeu_epi16(p, 0x55555555, reinterpret_cast<__m512i>(load_wide(values)));
+  return true;
+}
+#endif
+
 template <class T> inline void scatter(T* p, std::int64_t stride, std::int64_t n, Vec<Accumulator<T>> v) {
   constexpr int kCount = kLanes<Accumulator<T>>;
   if (stride == 1 && n == kCount) return store(p, v);
+  if (stride == 2 && n == kCount && store_every_second(p, v)) return;
   T lanes[kCount];
   store(lanes, v);
   for (int i = 0; i < n; ++i) p[i * stride] = lanes[i];
