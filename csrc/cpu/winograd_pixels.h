@@ -22,10 +22,9 @@ template <class T> inline Vec<Accumulator<T>> gather(const T* p, std::int64_t st
 template <class T> inline bool store_every_second(T*, Vec<Accumulator<T>>) { return false; }
 #if defined(__AVX512BW__)
 inline bool store_every_second(float* p, Vec<float> v) {
-  const __m512i low = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
-  const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(kFloats / 2));
-  _mm512_mask_storeu_ps(p, 0x5555, _mm512_permutexvar_ps(low, v));
-  _mm512_mask_storeu_ps(p + kFloats, 0x5555, _mm512_permutexvar_ps(high, v));
+  _mm512_mask_storeu_ps(p, 0x5555, __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7));
+  _mm512_mask_storeu_ps(p + kFloats, 0x5555,
+                        __builtin_shufflevector(v, v, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13, 14, 14, 15, 15));
   return true;
 }
 inline bool store_every_second(BFloat16* p, Vec<float> v) {
