@@ -51,6 +51,13 @@ def test_a_newer_run_of_a_case_replaces_the_older_one() -> None:
     assert tables(old + new).count("instance relu") == 1
 
 
+def test_a_provider_that_the_newest_commit_no_longer_has_is_left_out() -> None:
+    before = [row(name, "contiguous", 6.0, 1.0, commit="a") for name in ("eager", "native", "retired")]
+    now = [row(name, "contiguous", 6.0, 1.0, commit="b", date="2026-01-03T00:00:00") for name in ("eager", "native")]
+    assert "retired" in tables(before)
+    assert "retired" not in tables(before + now)
+
+
 def test_an_op_without_a_gradient_is_shown_forward() -> None:
     edges = {"op": "instance_edges", "mode": "forward", "dtype": "int32"}
     assert "| instance_edges |" in tables([row("native", "contiguous", 2.0, 3.0, **edges)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..results import OURS
-from .records import Record
+from .records import Record, of_last_commit
 
 RIVALS = (("eager", "contiguous"), ("eager", "channels_last"), ("compile", "contiguous"))
 
@@ -57,7 +57,7 @@ def _table(machine: tuple[str, str, str], rows: list[Record]) -> str:
     ]
     for op, shape, config in dict.fromkeys((row["op"], row["shape"], row["config"]) for row in sorted(rows, key=_op)):
         of_case = [row for row in rows if (row["op"], row["shape"], row["config"]) == (op, shape, config)]
-        newest_of = {(row["provider"], row["layout"]): row for row in of_case}
+        newest_of = {(row["provider"], row["layout"]): row for row in of_last_commit(of_case)}
         own = newest_of.get((OURS, "contiguous"))
         if own is not None:
             cells = (op, f"{shape} {config}", f"{float(own['median_ms']):.3g}", *_ratios(newest_of))

@@ -28,6 +28,13 @@ def newest(rows: Iterable[Record], key: Sequence[str]) -> list[Record]:
     return list({tuple(row[name] for name in key): row for row in rows}.values())
 
 
+def of_last_commit(rows: Iterable[Record]) -> list[Record]:
+    """Those of the commit that was measured last: who was compared before and is no longer there is left out."""
+    rows = list(rows)
+    commit = max(rows, key=lambda row: row["date"])["commit"] if rows else ""
+    return [row for row in rows if row["commit"] == commit]
+
+
 def grouped(rows: Iterable[Record], key: Sequence[str]) -> dict[tuple[str, ...], list[Record]]:
     """The rows of every key, both in their order."""
     found: dict[tuple[str, ...], list[Record]] = {}

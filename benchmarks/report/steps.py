@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..step.providers import OURS
 from ..step.rows import DONE, cell, error_cell
 from .goals import advantage
-from .records import Record, grouped, markdown, newest
+from .records import Record, grouped, markdown, newest, of_last_commit
 
 MACHINE = ("device", "torch")
 CASE = ("preset", "size", "batch_size", "vgg", "threads")
@@ -64,7 +64,8 @@ def _tables(rows: Sequence[Record], table: object) -> str:
     assert callable(table)
     shown = newest(rows, (*MACHINE, *CASE, "provider"))
     parts = []
-    for (device, torch, *_), found in grouped(shown, (*MACHINE, *CASE)).items():
+    for (device, torch, *_), of_case in grouped(shown, (*MACHINE, *CASE)).items():
+        found = of_last_commit(of_case)
         parts += [_caption(device, torch, found, _case(found[0])), str(table(found))]
     return "\n\n".join(parts) or NOTHING
 

@@ -75,8 +75,8 @@ inline void store_square(const A* from, const Filters<W>& filters, std::int64_t 
   }
 }
 
-// Filters that will be transformed, brought from memory a few lines at a time while something else is computed: all at
-// once would keep it waiting.
+// Filters that will be read or written, brought from memory a few lines at a time while something else is computed: all
+// at once would keep it waiting.
 template <class F, class W> class FiltersAhead {
   static constexpr std::int64_t kPerLine = 64 / static_cast<std::int64_t>(sizeof(W));
 
@@ -97,7 +97,7 @@ template <class F, class W> class FiltersAhead {
 
   void bring_share() {
     for (std::int64_t i = 0; i < share_ && rows_ > 0; ++i) {
-      __builtin_prefetch(from_ + line_ * kPerLine, 0, 2);
+      prefetch<kSecondLevel>(from_ + line_ * kPerLine, 1);
       if (++line_ < lines_) continue;
       line_ = 0;
       --rows_;

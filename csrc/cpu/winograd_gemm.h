@@ -11,15 +11,6 @@
 namespace torchp2p {
 namespace TORCHP2P_ISA {
 
-// Into which cache: the second argument's third of __builtin_prefetch.
-constexpr int kFirstLevel = 3, kSecondLevel = 2;
-
-template <int kLevel, class Unit> inline void prefetch(const Unit* from, std::int64_t count) {
-  for (std::int64_t i = 0; i < count; i += 64 / static_cast<std::int64_t>(sizeof(Unit))) {
-    __builtin_prefetch(from + i, 0, kLevel);
-  }
-}
-
 // `a` comes in `groups` of `units` terms, `next_group` apart; kRowStep and kStep are units between rows and terms.
 template <class Product, int kRowStep, int kStep>
 inline void multiply_block(const typename Product::Unit* a, std::int64_t next_group, std::int64_t groups,

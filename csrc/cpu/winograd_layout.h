@@ -18,6 +18,14 @@ template <class A> constexpr int kPanel = kPanelRegisters * kLanes<A>;
 // Rows that the matrix product takes at a time; with AVX-512 there are twice as many registers.
 constexpr int kRows = kVectorBytes == 64 ? 8 : 4;
 
+// Into which cache, as __builtin_prefetch calls them.
+constexpr int kFirstLevel = 3, kSecondLevel = 2;
+
+template <int kLevel, class T> inline void prefetch(const T* from, std::int64_t count) {
+  constexpr std::int64_t kPerLine = 64 / static_cast<std::int64_t>(sizeof(T));
+  for (std::int64_t i = 0; i < count; i += kPerLine) __builtin_prefetch(from + i, 0, kLevel);
+}
+
 inline std::int64_t round_up(std::int64_t value, std::int64_t step) { return (value + step - 1) / step * step; }
 
 enum class Pairing { kChannels, kTiles };

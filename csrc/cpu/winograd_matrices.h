@@ -25,7 +25,7 @@ template <> struct Winograd<3, 2> {
   static constexpr double output[3][4] = {{1, 1, 1, 0}, {0, 1, -1, 0}, {0, 1, 1, -1}};
 };
 
-// Of a + b i the fourth to the sixth row see a / 2 + b, a / 2 - b and a.
+// Of a + b i the fourth to the sixth row of a filter's matrix take a / 2 + b, a / 2 - b and a.
 struct SevenPoints {
   static constexpr int kPoints = 7;
   static constexpr double input[7][6] = {{1, 0, 0, 0, -1, 0},

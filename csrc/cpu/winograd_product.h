@@ -2,8 +2,8 @@
 // The forward pass and the gradient of the input are both that, with other images, filters and transforms.
 //
 // What lies between two images stays in the cache: frequencies of a chunk of tiles in that which threads share, those
-// of a block of filters and a panel of sums in a thread's own. The frequencies of the whole weight, 16 / 9 of its size
-// and more, are never in memory.
+// of a block of filters and a panel of sums in a thread's own. The frequencies of the whole weight, up to 49 / 9 of its
+// size, are never in memory.
 #pragma once
 
 #include "buffer.h"
