@@ -81,9 +81,9 @@ def pays(x: Tensor, weight: Tensor, conv: Convolution) -> bool:
     return min(weight.shape[:2]) >= channels and x.shape[0] * -(-height // m) * -(-width // m) >= tiles
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _threads() -> int:
-    return torch.get_num_threads()
+    """How many are to be kept busy; under torch.compile, which cannot trace the question, one."""
+    return 1 if torch.compiler.is_compiling() else torch.get_num_threads()
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, conv: Convolution) -> Tensor:
