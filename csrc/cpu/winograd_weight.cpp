@@ -27,7 +27,7 @@ template <class T, class W, class F> class WeightGradient {
   using Product = typename ProductOf<T>::type;
   using A = Accumulator<T>;
   using Unit = typename Product::Unit;
-  static constexpr int kWidth = kPanel<A>, kCount = F::kCount;
+  static constexpr int kWidth = kPanel<A>, kCount = F::kFrequencies;
 
  public:
   explicit WeightGradient(const WinogradWeight& p)
@@ -50,9 +50,9 @@ template <class T, class W, class F> class WeightGradient {
     const Filters<W> weight{static_cast<W*>(p_.grad_weight), s_.outputs, s_.inputs, s.n, s.c, s.h, s.w};
     for (std::int64_t first = 0; first < rows_; first += chunk_) {
       const std::int64_t rows = rows_ - first < chunk_ ? rows_ - first : chunk_;
-      transform_rows<Product, InputOf<F>, F, Pairing::kTiles, F::kParts>(x, grid_, first, rows, input(), threads_,
+      transform_rows<Product, InputOf<F>, Pairing::kTiles, F::kParts>(x, grid_, first, rows, input(), threads_,
                                                                          scratch_);
-      transform_rows<Product, Transposed<OutputOf<F>>, F, Pairing::kTiles, 1>(grad, grid_, first, rows, this->grad(),
+      transform_rows<Product, OutputOf<F>, Pairing::kTiles, 1>(grad, grid_, first, rows, this->grad(),
                                                                               threads_, scratch_);
       parallel_for(output_panels_, threads_, [&](std::int64_t panel, int thread) {
         A* sums = sums_.piece(chunk_ < rows_ ? panel : thread);
