@@ -40,6 +40,7 @@ inline void load_square(const Filters<W>& filters, std::int64_t lane, std::int64
   }
   for (int k = 0; k < kLanes<A>; ++k, to += kTaps<F, A>) {
     const W* from = filters.at(lane, term + k);
+    if (kOfKernel == 9 && whole && filters.lane == kOfKernel && transpose_nines(from, to)) continue;
     if (whole && filters.lane == kOfKernel) {
       for (int j = 0; j < kTaps<F, A>; j += kLanes<A>) store(turned + j, load(from + j));
       transpose(turned, kOfKernel, to, kLanes<A>, kLanes<A>, kWhole);
