@@ -55,8 +55,10 @@ template <class T, class A> inline bool transpose_nines(const T*, A*) { return f
 // Of four groups of four rows, four columns at a time: first to (columns, rows) within a group, then of the groups the
 // rows of a column together.
 inline void join_groups(const __m512 groups[4], float* to) {
-  const __m512 even = _mm512_shuffle_f32x4(groups[0], groups[1], 0x88), more_even = _mm512_shuffle_f32x4(groups[2], groups[3], 0x88);
-  const __m512 odd = _mm512_shuffle_f32x4(groups[0], groups[1], 0xdd), more_odd = _mm512_shuffle_f32x4(groups[2], groups[3], 0xdd);
+  const __m512 even = _mm512_shuffle_f32x4(groups[0], groups[1], 0x88),
+               more_even = _mm512_shuffle_f32x4(groups[2], groups[3], 0x88);
+  const __m512 odd = _mm512_shuffle_f32x4(groups[0], groups[1], 0xdd),
+               more_odd = _mm512_shuffle_f32x4(groups[2], groups[3], 0xdd);
   _mm512_storeu_ps(to, _mm512_shuffle_f32x4(even, more_even, 0x88));
   _mm512_storeu_ps(to + 16, _mm512_shuffle_f32x4(odd, more_odd, 0x88));
   _mm512_storeu_ps(to + 32, _mm512_shuffle_f32x4(even, more_even, 0xdd));

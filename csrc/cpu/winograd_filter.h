@@ -153,9 +153,9 @@ inline void transform_filters(const Filters<W>& filters, std::int64_t lane_panel
       for (int part = 0; part < parts; ++part) {
         const std::int64_t row = (k / kWidth * parts + part) * kWidth + k % kWidth;
         for (int i = 0; i < kLanes<A>; i += 2) {
-          spread_two<Product, FilterOf<F>>(
-              [&](int second) { return FilterRows<F, A>(square + (i + second) * kTaps<F, A>, first_part + part); },
-              to + (row + i) / Product::kPack * kWidth + lane, kNextFrequency);
+          spread_two<Product, FilterOf<F>>([&](int second) {
+            return FilterRows<F, A>(square + (i + second) * kTaps<F, A>, first_part + part);
+          }, to + (row + i) / Product::kPack * kWidth + lane, kNextFrequency);
         }
       }
     }

@@ -56,7 +56,7 @@ template <class A> struct Strip {
 
   // Values of a row that holds so many tiles.
   template <class F> static std::int64_t row_size(std::int64_t columns) {
-    return round_up(columns * F::kM + F::kOverlap, 4) * kLanes<A>;
+    return round_up(columns * F::kStep + F::kOverlap, 4) * kLanes<A>;
   }
 };
 
@@ -106,10 +106,12 @@ inline void store_row(const Accumulator<T>* from, const Image<T>& image, std::in
 
 // A column of pixels in a strip becomes one of remainders; and the adjoint.
 template <class Of, class A> [[gnu::flatten]] inline void evaluate_column(A* column, std::int64_t row) {
-  Vec<A> from[Of::kSize], to[Of::F::kRemainders];
-  each<Of::kSize>([&](auto i) { from[i] = load(column + i * row); });
-  evaluate<Of, A>(from, to);
-  each<Of::F::kRemainders>([&](auto i) { store(column + i * row, to[i]); });
+  if constexpr (!Of::F::kDirect) {
+    Vec<A> from[Of::kSize], to[Of::F::kRemainders];
+    each<Of::kSize>([&](auto i) { from[i] = load(column + i * row); });
+    evaluate<Of, A>(from, to);
+    each<Of::F::kRemainders>([&](auto i) { store(column + i * row, to[i]); });
+  }
 }
 template <class Of, class A> [[gnu::flatten]] inline void evaluate_column_back(A* column, std::int64_t row) {
   Vec<A> from[Of::F::kRemainders], to[Of::kSize];
@@ -122,21 +124,21 @@ template <class Of, class A> [[gnu::flatten]] inline void evaluate_column_back(A
 // Of: InputOf<F> for what the convolution reads, OutputOf<F> for the gradient of its result.
 template <class Product, class Of, Pairing kPairing, class T>
 inline void transform_row(const Image<const T>& image, std::int64_t sample, std::int64_t row, std::int64_t c,
-                          std::int64_t columns, const Frequencies<Product, Of::F::kFrequencies>& to,
-                          std::int64_t panel, int v, std::int64_t tile, const Strip<Accumulator<T>>& strip) {
+                          std::int64_t columns, const Frequencies<Product, Of::kFrequencies>& to, std::int64_t panel,
+                          int v, std::int64_t tile, const Strip<Accumulator<T>>& strip) {
   using A = Accumulator<T>;
   using F = typename Of::F;
   constexpr int kWidth = kPanel<A>;
   for (int i = 0; i < Of::kSize; ++i) {
-    load_row(image, sample, row * F::kM - image.top + i, c, strip.row / kLanes<A>, strip.pixels + i * strip.row,
+    load_row(image, sample, row * Of::kStep - image.top + i, c, strip.row / kLanes<A>, strip.pixels + i * strip.row,
              strip.turned);
   }
   std::int64_t evaluated = 0;  // pixels of which the column is remainders: tiles share it
   const auto rows_of = [&](std::int64_t column) {
-    for (; evaluated < column * F::kM + Of::kSize; ++evaluated) {
+    for (; evaluated < column * Of::kStep + Of::kSize; ++evaluated) {
       evaluate_column<Of>(strip.pixels + evaluated * kLanes<A>, strip.row);
     }
-    return [&, at = strip.pixels + column * F::kM * kLanes<A>](int i, Vec<A>* values) {
+    return [&, at = strip.pixels + column * Of::kStep * kLanes<A>](int i, Vec<A>* values) {
       each<Of::kSize>([&](auto j) { values[j] = load(at + i * strip.row + j * kLanes<A>); });
     };
   };
@@ -159,7 +161,7 @@ inline void transform_row(const Image<const T>& image, std::int64_t sample, std:
 // one panel each.
 template <class Product, class Of, Pairing kPairing, int kParts, class T, class Scratch>
 inline void transform_rows(const Image<const T>& image, const TileGrid<typename Of::F>& grid, std::int64_t first,
-                           std::int64_t rows, const Frequencies<Product, Of::F::kFrequencies>& to, int threads,
+                           std::int64_t rows, const Frequencies<Product, Of::kFrequencies>& to, int threads,
                            const Scratch& scratch) {
   using A = Accumulator<T>;
   const std::int64_t registers = to.panels * kPanelRegisters;
@@ -219,11 +221,11 @@ inline void add_tiles(const Accumulator<T>* sums, std::int64_t tiles, std::int64
     A* to = strip.pixels + column * kM * kLanes<A>;
     gather_rows<InputOf<F>, A>([&](int f) { return load(from + f * tiles * kWidth); },
                                [&](int i, const Vec<A>* values) {
-                                 each<kSide>([&](auto j) {
-                                   A* sum = to + i * strip.row + j * kLanes<A>;
-                                   store(sum, j < kOverlap ? load(sum) + values[j] : values[j]);
-                                 });
-                               });
+      each<kSide>([&](auto j) {
+        A* sum = to + i * strip.row + j * kLanes<A>;
+        store(sum, j < kOverlap ? load(sum) + values[j] : values[j]);
+      });
+    });
     finish(column * kM, (column + 1) * kM);
   }
   finish(grid.columns * kM, grid.columns * kM + kOverlap);

@@ -54,39 +54,54 @@ template <int kM_, int kR_, int kKernel_> struct Scheme {
   static constexpr int kM = kM_, kR = kR_, kKernel = kKernel_;
   using Matrices = Winograd<kM, kR>;
   static constexpr int kSide = kM + kR - 1, kOverlap = kR - 1;  // of a tile of what is read; what neighbours share
+  static constexpr int kStep = kM;                              // from tile to tile
   static constexpr int kRemainders = Matrices::kRemainders;
   static constexpr bool kComplex = kRemainders > kRealRemainders;
   // Of a tile: 4 x 4 real numbers; 2 x 4 complex ones, and the product of the complex numbers of both directions, which
   // is no more than two complex numbers again (spread, in winograd_transforms.h).
   static constexpr int kFrequencies = kComplex ? 16 + 3 * (2 * 4 + 2) : 16;
+  static constexpr int kOfResults = kFrequencies;
   static constexpr int kParts = kKernel == kR ? 1 : 4, kStride = kKernel == kR ? 1 : 2;
+  static constexpr bool kDirect = false;
+};
+
+// A convolution as it is defined, put as one by tiles: of one result, with the pixels under its taps as frequencies.
+template <int kKernel_, int kStep_> struct Direct {
+  static constexpr int kM = 1, kR = kKernel_, kKernel = kKernel_;
+  static constexpr int kSide = kKernel, kStep = kStep_, kOverlap = kSide - kStep;
+  static constexpr int kFrequencies = kKernel * kKernel, kOfResults = 1;
+  static constexpr int kParts = 1, kStride = 1;
+  static constexpr bool kDirect = true;
 };
 
 // Whether there are taps that give a part of the kernel such a frequency: that of infinity has none but the last tap's.
 template <class F> inline bool reaches(int part, int frequency) {
-  if constexpr (F::kParts == 1 || F::kKernel == 2 * F::kR) return true;
-  return !(part / 2 && frequency / F::kRemainders == kAtInfinity) &&
-         !(part % 2 && frequency % F::kRemainders == kAtInfinity);
+  if constexpr (F::kParts == 1 || F::kKernel == 2 * F::kR) {
+    return true;
+  } else {
+    return !(part / 2 && frequency / F::kRemainders == kAtInfinity) &&
+           !(part % 2 && frequency % F::kRemainders == kAtInfinity);
+  }
 }
 
-// What remainders are taken of.
+// What is transformed: squares of kSize values, kStep apart where they are tiles.
 template <class F_> struct InputOf {
   using F = F_;
-  static constexpr int kSize = F::kSide;
+  static constexpr int kSize = F::kSide, kStep = F::kStep, kFrequencies = F::kFrequencies;
   static constexpr double at(int i, int j) { return F::Matrices::input[i][j]; }
   static constexpr double direction(int i, int j) { return kPixelDirections[i][j]; }
   static constexpr double kOfTwoNumbers = 0.25;  // factor of a product of complex numbers
 };
 template <class F_> struct FilterOf {
   using F = F_;
-  static constexpr int kSize = F::kR;
+  static constexpr int kSize = F::kR, kFrequencies = F::kFrequencies;
   static constexpr double at(int i, int j) { return F::Matrices::filter[i][j]; }
   static constexpr double direction(int i, int j) { return kDirections[i][j]; }
   static constexpr double kOfTwoNumbers = 1;
 };
 template <class F_> struct OutputOf {
   using F = F_;
-  static constexpr int kSize = F::kM;
+  static constexpr int kSize = F::kM, kStep = F::kM, kFrequencies = F::kOfResults;
   static constexpr double at(int i, int j) { return F::Matrices::output[i][j]; }
   static constexpr double direction(int i, int j) { return kDirections[i][j]; }
   static constexpr double kOfTwoNumbers = 1;

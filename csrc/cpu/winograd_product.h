@@ -50,8 +50,8 @@ template <class T, class W, class Of, Parts kWhose> class PanelProduct {
     if (!frequencies_.ok() || !filters_.ok() || !sums_.ok() || !scratch_.ok()) return Status::kOutOfMemory;
     for (std::int64_t first = 0; first < rows_; first += chunk_) {
       const std::int64_t rows = rows_ - first < chunk_ ? rows_ - first : chunk_;
-      transform_rows<Product, Of, Pairing::kChannels, kOfTerms>(image_, grid_, first, rows, frequencies(),
-                                                                       threads_, scratch_);
+      transform_rows<Product, Of, Pairing::kChannels, kOfTerms>(image_, grid_, first, rows, frequencies(), threads_,
+                                                                scratch_);
       parallel_for(panels_, threads_, [&](std::int64_t panel, int thread) {
         A* sums = sums_.piece(thread);
         multiply(panel, sums, thread);
@@ -81,8 +81,8 @@ template <class T, class W, class Of, Parts kWhose> class PanelProduct {
     const int part = static_cast<int>(panel % kOfResults);
     for (std::int64_t from = 0; from < terms_; from += kBlockPanels) {
       const std::int64_t panels = terms_ - from < kBlockPanels ? terms_ - from : kBlockPanels;
-      transform_filters<Product, F, kBlockUnits>(weight_, panel / kOfResults, from / kOfTerms, panels / kOfTerms, part, kOfTerms,
-                                    filters_.piece(thread), scratch_.piece(thread));
+      transform_filters<Product, F, kBlockUnits>(weight_, panel / kOfResults, from / kOfTerms, panels / kOfTerms, part,
+                                                 kOfTerms, filters_.piece(thread), scratch_.piece(thread));
       auto ahead = filters_after(panel, from + kBlockPanels);
       for (int f = 0; f < kCount; ++f) {
         if (!reaches<F>(part, f)) {

@@ -103,10 +103,10 @@ template <class F> constexpr int kPerRow = kRealRemainders + (F::kComplex ? 3 : 
 constexpr int kOfColumns = kRealRemainders * 7, kFirstNumber = kOfColumns + kRealRemainders * 3,
               kSecondNumber = kFirstNumber + 3;
 
-// The frequencies of a tile, of which `evaluate` has taken the columns: sink(f, v). row(i, to) fetches the kSize values
-// of row i. Where both directions are complex, (a + b i) x (c + d j), what counts are the products for j = i and j = -i.
+// Frequencies of a tile, of which `evaluate` has taken the columns: sink(f, v). row(i, to) fetches the kSize values of
+// row i. Where both directions are complex, (a + b i) x (c + d j), what counts are the products for j = i and j = -i.
 template <class Of, class A, class Row, class Sink>
-[[gnu::flatten]] inline void spread(const Row& row, const Sink& sink) {
+inline void spread_remainders(const Row& row, const Sink& sink) {
   using F = typename Of::F;
   each<kRealRemainders>([&](auto i) {
     Vec<A> from[Of::kSize], values[F::kRemainders];
@@ -134,24 +134,40 @@ template <class Of, class A, class Row, class Sink>
   }
 }
 
-// Frequencies of two tiles, or two filters, that a product takes one after the other: rows_of(0) and rows_of(1) give what
-// `spread` asks for.
+// The same of any scheme; of a direct one, the values are the frequencies.
+template <class Of, class A, class Row, class Sink>
+[[gnu::flatten]] inline void spread(const Row& row, const Sink& sink) {
+  using F = typename Of::F;
+  if constexpr (F::kDirect) {
+    each<Of::kSize>([&](auto i) {
+      Vec<A> values[Of::kSize];
+      row(i, values);
+      each<Of::kSize>([&](auto j) { sink(i * Of::kSize + j, values[j]); });
+    });
+  } else {
+    spread_remainders<Of, A>(row, sink);
+  }
+}
+
+// Frequencies of two tiles, or two filters, that a product takes one after the other: rows_of(0) and rows_of(1) give
+// what `spread` asks for.
 template <class Product, class Of, class RowsOf>
-[[gnu::flatten]] inline void spread_two(const RowsOf& rows_of, typename Product::Unit* to, std::int64_t next_frequency) {
+[[gnu::flatten]] inline void spread_two(const RowsOf& rows_of, typename Product::Unit* to,
+                                        std::int64_t next_frequency) {
   using A = typename Product::Value;
   if constexpr (Product::kPack == 1) {
     for (int second = 0; second < 2; ++second, to += kPanel<A>) {
       spread<Of, A>(rows_of(second), [&](int f, Vec<A> v) { store(to + f * next_frequency, v); });
     }
   } else {
-    Vec<A> first[Of::F::kFrequencies];
+    Vec<A> first[Of::kFrequencies];
     spread<Of, A>(rows_of(0), [&](int f, Vec<A> v) { first[f] = v; });
     spread<Of, A>(rows_of(1), [&](int f, Vec<A> v) { Product::store_pairs(to + f * next_frequency, first[f], v); });
   }
 }
 
-// The adjoint of `spread`: from source(f), sink(i, values) with kSize values of every row i, of which the columns are still
-// remainders.
+// The adjoint of `spread`: from source(f), sink(i, values) with kSize values of every row i, of which the columns are
+// still remainders.
 template <class Of, class A, class Source, class Sink>
 [[gnu::flatten]] inline void gather_rows(const Source& source, const Sink& sink) {
   using F = typename Of::F;
@@ -186,18 +202,22 @@ template <class Of, class A, class Source, class Sink>
 // The whole adjoint, of frequencies that lie next_frequency apart: sink(i, j, v) of kSize x kSize values.
 template <class Of, class A, class Sink>
 [[gnu::flatten]] inline void gather_tile(const A* from, std::int64_t next_frequency, const Sink& sink) {
-  constexpr int kSize = Of::kSize, kRemainders = Of::F::kRemainders;
-  Vec<A> rows[kRemainders * kSize];
-  gather_rows<Of, A>([&](int f) { return load(from + f * next_frequency); },
-                     [&](int i, const Vec<A>* values) {
-                       each<kSize>([&](auto j) { rows[i * kSize + j] = values[j]; });
-                     });
-  each<kSize>([&](auto j) {
-    Vec<A> column[kRemainders], found[kSize];
-    each<kRemainders>([&](auto i) { column[i] = rows[i * kSize + j]; });
-    evaluate_back<Of, A>(column, found);
-    each<kSize>([&](auto i) { sink(i, j, found[i]); });
-  });
+  constexpr int kSize = Of::kSize;
+  if constexpr (Of::F::kDirect) {
+    each<kSize * kSize>([&](auto f) { sink(f / kSize, f % kSize, load(from + f * next_frequency)); });
+  } else {
+    constexpr int kRemainders = Of::F::kRemainders;
+    Vec<A> rows[kRemainders * kSize];
+    gather_rows<Of, A>([&](int f) { return load(from + f * next_frequency); }, [&](int i, const Vec<A>* values) {
+      each<kSize>([&](auto j) { rows[i * kSize + j] = values[j]; });
+    });
+    each<kSize>([&](auto j) {
+      Vec<A> column[kRemainders], found[kSize];
+      each<kRemainders>([&](auto i) { column[i] = rows[i * kSize + j]; });
+      evaluate_back<Of, A>(column, found);
+      each<kSize>([&](auto i) { sink(i, j, found[i]); });
+    });
+  }
 }
 
 }  // namespace TORCHP2P_ISA
