@@ -127,7 +127,6 @@ inline void transform_row(const Image<const T>& image, std::int64_t sample, std:
                           std::int64_t columns, const Frequencies<Product, Of::kFrequencies>& to, std::int64_t panel,
                           int v, std::int64_t tile, const Strip<Accumulator<T>>& strip) {
   using A = Accumulator<T>;
-  using F = typename Of::F;
   constexpr int kWidth = kPanel<A>;
   for (int i = 0; i < Of::kSize; ++i) {
     load_row(image, sample, row * Of::kStep - image.top + i, c, strip.row / kLanes<A>, strip.pixels + i * strip.row,

@@ -1,4 +1,4 @@
-// The gradient of the weight of Winograd's convolution.
+// The gradient of the weight of Winograd's convolution; in pairs of bfloat16 numbers, of some kernels without tiles.
 //
 // Memory:   x and the gradient of the result once, their frequencies written once and read from the cache that threads
 //           share; the weight's gradient written once. The frequencies of that gradient stay in a thread's own cache.
@@ -25,9 +25,8 @@ constexpr std::int64_t kDepth = 64;
 // Units of the cache that threads share which frequencies may take.
 constexpr std::int64_t kSharedCache = 4 << 20;
 
-// Where frequencies are rounded to be multiplied, as in pairs, those of the gradient are summed with errors of their
-// size, while nothing else rounds but the result. Only tiles of 4 x 4 results keep that within twice a direct
-// convolution's.
+// Where frequencies are rounded to be multiplied, as in pairs, the gradient has errors of that size, while those of a
+// direct convolution are of its result alone. Tiles of 4 x 4 results keep that to about twice; the others are not taken.
 template <class T, class F>
 using Exact = std::conditional_t<ProductOf<T>::type::kPack == 1 || std::is_same_v<F, Scheme<4, 3, 3>>, F,
                                  Direct<F::kKernel, F::kParts == 1 ? 1 : 2>>;
