@@ -95,7 +95,7 @@ def _share(algorithm: str, height: int, width: int, stride: int) -> Fraction:
     if algorithm == "phased":
         return Fraction((height + 1) * (width + 1), height * width)
     if algorithm == "winograd":
-        products = 64 if (height, stride) == (4, 2) else 49
+        products = {(4, 2): 64, (3, 2): 49}.get((height, stride), 46)
         results = 16 if (height, stride) == (3, 1) else 9
         return Fraction(products, results * height * width)
     return Fraction(1)

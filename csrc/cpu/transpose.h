@@ -48,5 +48,39 @@ inline void transpose(const A* from, std::int64_t from_row, A* to, std::int64_t 
   }
 }
 
+// to (9, lanes) of a register's worth of rows of nine, which lie one after the other. False where there is no
+// instruction for it.
+template <class T, class A> inline bool transpose_nines(const T*, A*) { return false; }
+#if defined(__AVX512F__)
+// Of four groups of four rows, four columns at a time: first to (columns, rows) within a group, then of the groups the
+// rows of a column together.
+inline void join_groups(const __m512 groups[4], float* to) {
+  const __m512 even = _mm512_shuffle_f32x4(groups[0], groups[1], 0x88),
+               more_even = _mm512_shuffle_f32x4(groups[2], groups[3], 0x88);
+  const __m512 odd = _mm512_shuffle_f32x4(groups[0], groups[1], 0xdd),
+               more_odd = _mm512_shuffle_f32x4(groups[2], groups[3], 0xdd);
+  _mm512_storeu_ps(to, _mm512_shuffle_f32x4(even, more_even, 0x88));
+  _mm512_storeu_ps(to + 16, _mm512_shuffle_f32x4(odd, more_odd, 0x88));
+  _mm512_storeu_ps(to + 32, _mm512_shuffle_f32x4(even, more_even, 0xdd));
+  _mm512_storeu_ps(to + 48, _mm512_shuffle_f32x4(odd, more_odd, 0xdd));
+}
+
+template <class T> inline bool transpose_nines(const T* from, float* to) {
+  const __m512i columns = _mm512_setr_epi32(0, 9, 18, 27, 1, 10, 19, 28, 2, 11, 20, 29, 3, 12, 21, 30);
+  const __m512i fifth = _mm512_setr_epi32(4, 13, 22, 31, 4, 13, 22, 31, 4, 13, 22, 31, 4, 13, 22, 31);
+  __m512 first[4], second[4], last{};
+  for (int group = 0; group < 4; ++group, from += 36) {
+    first[group] = _mm512_permutex2var_ps(load(from), columns, load(from + 16));
+    const Vec<float> low = load(from + 4), high = load(from + 20);
+    second[group] = _mm512_permutex2var_ps(low, columns, high);
+    last = _mm512_mask_mov_ps(last, 0xf << 4 * group, _mm512_permutex2var_ps(low, fifth, high));
+  }
+  join_groups(first, to);
+  join_groups(second, to + 64);
+  _mm512_storeu_ps(to + 128, last);
+  return true;
+}
+#endif
+
 }  // namespace TORCHP2P_ISA
 }  // namespace torchp2p

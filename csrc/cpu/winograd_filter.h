@@ -2,8 +2,8 @@
 // channels that fits the cache at a time.
 #pragma once
 
-#include "winograd_matrices.h"
 #include "winograd_pixels.h"
+#include "winograd_transforms.h"
 
 namespace torchp2p {
 namespace TORCHP2P_ISA {
@@ -40,6 +40,7 @@ inline void load_square(const Filters<W>& filters, std::int64_t lane, std::int64
   }
   for (int k = 0; k < kLanes<A>; ++k, to += kTaps<F, A>) {
     const W* from = filters.at(lane, term + k);
+    if (kOfKernel == 9 && whole && filters.lane == kOfKernel && transpose_nines(from, to)) continue;
     if (whole && filters.lane == kOfKernel) {
       for (int j = 0; j < kTaps<F, A>; j += kLanes<A>) store(turned + j, load(from + j));
       transpose(turned, kOfKernel, to, kLanes<A>, kLanes<A>, kWhole);
@@ -116,12 +117,33 @@ template <class F> inline int tap_of(int part, int i, int j) {
   return row < F::kKernel && column < F::kKernel ? row * F::kKernel + column : -1;
 }
 
+// What `spread` reads of a part of a register of filters: remainders of its columns of taps.
+template <class F, class A> struct FilterRows {
+  Vec<A> remainders[F::kRemainders * F::kR];
+
+  FilterRows(const A* taps, int part) {
+    each<F::kR>([&](auto j) {
+      Vec<A> column[F::kR], found[F::kRemainders];
+      each<F::kR>([&](auto i) {
+        const int there = tap_of<F>(part, i, j);
+        column[i] = there < 0 ? Vec<A>{} : load(taps + there * kLanes<A>);
+      });
+      evaluate<FilterOf<F>, A>(column, found);
+      each<F::kRemainders>([&](auto i) { remainders[i * F::kR + j] = found[i]; });
+    });
+  }
+
+  void operator()(int i, Vec<A>* values) const {
+    each<F::kR>([&](auto j) { values[j] = remainders[i * F::kR + j]; });
+  }
+};
+
 // Frequencies of the filters of a panel of lanes and of `panels` panels of channels as terms, each with `parts` parts
-// from `first_part` on: to (F, panels, parts, W, W) values, next_frequency units apart.
-template <class Product, class F, class W>
+// from `first_part` on: to (F, panels, parts, W, W) values, kNextFrequency units apart.
+template <class Product, class F, std::int64_t kNextFrequency, class W>
 inline void transform_filters(const Filters<W>& filters, std::int64_t lane_panel, std::int64_t term_panel,
                               std::int64_t panels, int first_part, int parts, typename Product::Unit* to,
-                              std::int64_t next_frequency, typename Product::Value* scratch) {
+                              typename Product::Value* scratch) {
   using A = typename Product::Value;
   constexpr int kWidth = kPanel<A>;
   A *square = scratch, *turned = scratch + kSquare<F, A>;
@@ -131,20 +153,9 @@ inline void transform_filters(const Filters<W>& filters, std::int64_t lane_panel
       for (int part = 0; part < parts; ++part) {
         const std::int64_t row = (k / kWidth * parts + part) * kWidth + k % kWidth;
         for (int i = 0; i < kLanes<A>; i += 2) {
-          Vec<A> found[2][F::kCount];
-          for (int second = 0; second < 2; ++second) {
-            Vec<A> taps[F::kR * F::kR];
-            const A* at = square + (i + second) * kTaps<F, A>;
-            for (int tap = 0; tap < F::kR * F::kR; ++tap) {
-              const int there = tap_of<F>(first_part + part, tap / F::kR, tap % F::kR);
-              taps[tap] = there < 0 ? Vec<A>{} : load(at + there * kLanes<A>);
-            }
-            sandwich<FilterOf<F>, A>(taps, found[second]);
-          }
-          typename Product::Unit* at = to + (row + i) / Product::kPack * kWidth + lane;
-          for (int f = 0; f < F::kCount; ++f) {
-            Product::store_two(at + f * next_frequency, kWidth, found[0][f], found[1][f]);
-          }
+          spread_two<Product, FilterOf<F>>([&](int second) {
+            return FilterRows<F, A>(square + (i + second) * kTaps<F, A>, first_part + part);
+          }, to + (row + i) / Product::kPack * kWidth + lane, kNextFrequency);
         }
       }
     }
@@ -163,13 +174,10 @@ inline void store_filter_gradient(const A* sums, std::int64_t next_frequency, co
       for (int part = 0; part < F::kParts; ++part) {
         const std::int64_t row = (k / kWidth * F::kParts + part) * kWidth + k % kWidth;
         for (int i = 0; i < kLanes<A>; ++i) {
-          Vec<A> values[F::kCount], taps[F::kR * F::kR];
-          for (int f = 0; f < F::kCount; ++f) values[f] = load(sums + f * next_frequency + (row + i) * kWidth + lane);
-          sandwich<Transposed<FilterOf<F>>, A>(values, taps);
-          for (int tap = 0; tap < F::kR * F::kR; ++tap) {
-            const int there = tap_of<F>(part, tap / F::kR, tap % F::kR);
-            if (there >= 0) store(square + i * kTaps<F, A> + there * kLanes<A>, taps[tap]);
-          }
+          gather_tile<FilterOf<F>>(sums + (row + i) * kWidth + lane, next_frequency, [&](int r, int s, Vec<A> tap) {
+            const int there = tap_of<F>(part, r, s);
+            if (there >= 0) store(square + i * kTaps<F, A> + there * kLanes<A>, tap);
+          });
         }
       }
       store_square<F>(square, filters, lane_panel * kWidth + lane, first * kWidth + k, turned);

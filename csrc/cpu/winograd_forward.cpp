@@ -19,7 +19,7 @@ template <class T, class W, class F> Status forward(const WinogradForward& p) {
       static_cast<const T*>(p.x), p.x_stride, shape.inputs, shape.height, shape.width, shape.pad, shape.pad};
   const Filters<const W> filters{static_cast<const W*>(p.weight), shape.outputs, shape.inputs, s.n, s.c, s.h, s.w};
   const Image<T> y{static_cast<T*>(p.y), p.y_stride, shape.outputs, shape.out_height(), shape.out_width(), 0, 0};
-  const PanelProduct<T, W, F, InputOf<F>, Parts::kOfTerms> product(shape.samples, {y.height, y.width}, x, filters);
+  const PanelProduct<T, W, InputOf<F>, Parts::kOfTerms> product(shape.samples, {y.height, y.width}, x, filters);
   return product.run([&](const A* sums, std::int64_t tiles, std::int64_t panel, std::int64_t sample, std::int64_t row,
                          std::int64_t tile, const Strip<A>& strip) {
     store_results<F>(sums, tiles, tile, panel, static_cast<const W*>(p.bias), y, sample, row, strip);

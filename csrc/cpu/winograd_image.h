@@ -56,7 +56,7 @@ template <class A> struct Strip {
 
   // Values of a row that holds so many tiles.
   template <class F> static std::int64_t row_size(std::int64_t columns) {
-    return round_up(columns * F::kM + F::kOverlap, 4) * kLanes<A>;
+    return round_up(columns * F::kStep + F::kOverlap, 4) * kLanes<A>;
   }
 };
 
@@ -104,36 +104,53 @@ inline void store_row(const Accumulator<T>* from, const Image<T>& image, std::in
                lanes_from<Accumulator<T>>(c, image.channels), turned);
 }
 
+// A column of pixels in a strip becomes one of remainders; and the adjoint.
+template <class Of, class A> [[gnu::flatten]] inline void evaluate_column(A* column, std::int64_t row) {
+  if constexpr (!Of::F::kDirect) {
+    Vec<A> from[Of::kSize], to[Of::F::kRemainders];
+    each<Of::kSize>([&](auto i) { from[i] = load(column + i * row); });
+    evaluate<Of, A>(from, to);
+    each<Of::F::kRemainders>([&](auto i) { store(column + i * row, to[i]); });
+  }
+}
+template <class Of, class A> [[gnu::flatten]] inline void evaluate_column_back(A* column, std::int64_t row) {
+  Vec<A> from[Of::F::kRemainders], to[Of::kSize];
+  each<Of::F::kRemainders>([&](auto i) { from[i] = load(column + i * row); });
+  evaluate_back<Of, A>(from, to);
+  each<Of::kSize>([&](auto i) { store(column + i * row, to[i]); });
+}
+
 // Frequencies of the channels from c on in a row of tiles, to register `v` of a panel, from its `tile`th tile on.
-// Matrix: InputOf<F> for what the convolution reads, Transposed<OutputOf<F>> for the gradient of its result.
-template <class Product, class Matrix, class F, Pairing kPairing, class T>
+// Of: InputOf<F> for what the convolution reads, OutputOf<F> for the gradient of its result.
+template <class Product, class Of, Pairing kPairing, class T>
 inline void transform_row(const Image<const T>& image, std::int64_t sample, std::int64_t row, std::int64_t c,
-                          std::int64_t columns, const Frequencies<Product, F::kCount>& to, std::int64_t panel, int v,
-                          std::int64_t tile, const Strip<Accumulator<T>>& strip) {
+                          std::int64_t columns, const Frequencies<Product, Of::kFrequencies>& to, std::int64_t panel,
+                          int v, std::int64_t tile, const Strip<Accumulator<T>>& strip) {
   using A = Accumulator<T>;
-  constexpr int kSide = Matrix::kFrom, kCount = Matrix::kTo * Matrix::kTo, kWidth = kPanel<A>;
-  for (int i = 0; i < kSide; ++i) {
-    load_row(image, sample, row * F::kM - image.top + i, c, strip.row / kLanes<A>, strip.pixels + i * strip.row,
+  constexpr int kWidth = kPanel<A>;
+  for (int i = 0; i < Of::kSize; ++i) {
+    load_row(image, sample, row * Of::kStep - image.top + i, c, strip.row / kLanes<A>, strip.pixels + i * strip.row,
              strip.turned);
   }
-  const std::int64_t lane = v * kLanes<A>;
-  for (std::int64_t column = 0; column < columns; column += 2, tile += 2) {
-    Vec<A> found[2][kCount];
-    for (int second = 0; second < 2; ++second) {
-      Vec<A> pixels[kSide * kSide];
-      const A* at = strip.pixels + (column + second) * F::kM * kLanes<A>;
-      for (int i = 0; i < kSide; ++i) {
-        for (int j = 0; j < kSide; ++j) pixels[i * kSide + j] = load(at + i * strip.row + j * kLanes<A>);
-      }
-      sandwich<Matrix, A>(pixels, found[second]);
+  std::int64_t evaluated = 0;  // pixels of which the column is remainders: tiles share it
+  const auto rows_of = [&](std::int64_t column) {
+    for (; evaluated < column * Of::kStep + Of::kSize; ++evaluated) {
+      evaluate_column<Of>(strip.pixels + evaluated * kLanes<A>, strip.row);
     }
-    for (int f = 0; f < kCount; ++f) {
-      typename Product::Unit* at = to.at(panel, f) + tile * kWidth / Product::kPack;
-      if constexpr (kPairing == Pairing::kTiles) {
-        Product::store_two(at + lane, kWidth, found[0][f], found[1][f]);
-      } else {
-        Product::store_channels(at + lane / Product::kPack, found[0][f]);
-        Product::store_channels(at + (kWidth + lane) / Product::kPack, found[1][f]);
+    return [&, at = strip.pixels + column * Of::kStep * kLanes<A>](int i, Vec<A>* values) {
+      each<Of::kSize>([&](auto j) { values[j] = load(at + i * strip.row + j * kLanes<A>); });
+    };
+  };
+  const std::int64_t lane = v * kLanes<A>, next_frequency = to.frequency_units();
+  for (std::int64_t column = 0; column < columns; column += 2, tile += 2) {
+    typename Product::Unit* at = to.at(panel, 0) + tile * kWidth / Product::kPack;
+    if constexpr (kPairing == Pairing::kTiles || Product::kPack == 1) {
+      spread_two<Product, Of>([&](int second) { return rows_of(column + second); }, at + lane, next_frequency);
+    } else {
+      at += lane / Product::kPack;
+      for (int second = 0; second < 2; ++second, at += kWidth / Product::kPack) {
+        spread<Of, A>(rows_of(column + second),
+                      [&](int f, Vec<A> values) { Product::store_channels(at + f * next_frequency, values); });
       }
     }
   }
@@ -141,18 +158,19 @@ inline void transform_row(const Image<const T>& image, std::int64_t sample, std:
 
 // Frequencies of `rows` rows of tiles of all samples, from the `first` on: of each panel of channels its kParts parts,
 // one panel each.
-template <class Product, class Matrix, class F, Pairing kPairing, int kParts, class T, class Scratch>
-inline void transform_rows(const Image<const T>& image, const TileGrid<F>& grid, std::int64_t first, std::int64_t rows,
-                           const Frequencies<Product, F::kCount>& to, int threads, const Scratch& scratch) {
+template <class Product, class Of, Pairing kPairing, int kParts, class T, class Scratch>
+inline void transform_rows(const Image<const T>& image, const TileGrid<typename Of::F>& grid, std::int64_t first,
+                           std::int64_t rows, const Frequencies<Product, Of::kFrequencies>& to, int threads,
+                           const Scratch& scratch) {
   using A = Accumulator<T>;
   const std::int64_t registers = to.panels * kPanelRegisters;
   parallel_for(rows * registers, threads, [&](std::int64_t item, int thread) {
     const std::int64_t i = item / registers, row = first + i, panel = item % registers / kPanelRegisters;
     const int v = static_cast<int>(item % kPanelRegisters);
-    const Image<const T> part = kParts == 1 ? image : part_of<F>(image, static_cast<int>(panel % kParts));
-    transform_row<Product, Matrix, F, kPairing>(part, row / grid.rows, row % grid.rows,
-                                                panel / kParts * kPanel<A> + v * kLanes<A>, grid.columns, to, panel, v,
-                                                i * grid.columns, strip_of<A>(scratch.piece(thread), grid));
+    const Image<const T> part = kParts == 1 ? image : part_of<typename Of::F>(image, static_cast<int>(panel % kParts));
+    transform_row<Product, Of, kPairing>(part, row / grid.rows, row % grid.rows,
+                                         panel / kParts * kPanel<A> + v * kLanes<A>, grid.columns, to, panel, v,
+                                         i * grid.columns, strip_of<A>(scratch.piece(thread), grid));
   });
   clear_tiles(to, rows * grid.columns);
 }
@@ -163,19 +181,16 @@ inline void store_results(const Accumulator<T>* sums, std::int64_t tiles, std::i
                           const W* bias, const Image<T>& y, std::int64_t sample, std::int64_t row,
                           const Strip<Accumulator<T>>& strip) {
   using A = Accumulator<T>;
-  constexpr int kM = F::kM, kCount = F::kCount, kWidth = kPanel<A>;
+  constexpr int kM = F::kM, kWidth = kPanel<A>;
   for (int lane = 0; lane < kWidth; lane += kLanes<A>) {
     const std::int64_t c = panel * kWidth + lane, channels = lanes_from<A>(c, y.channels);
     Vec<A> shift{};
     if (bias) shift = gather(bias + c, 1, channels);
     const A* from = sums + tile * kWidth + lane;
     for (A* to = strip.pixels; to < strip.pixels + y.width * kLanes<A>; to += kM * kLanes<A>, from += kWidth) {
-      Vec<A> values[kCount], found[kM * kM];
-      for (int f = 0; f < kCount; ++f) values[f] = load(from + f * tiles * kWidth);
-      sandwich<OutputOf<F>, A>(values, found);
-      for (int i = 0; i < kM; ++i) {
-        for (int j = 0; j < kM; ++j) store(to + i * strip.row + j * kLanes<A>, found[i * kM + j] + shift);
-      }
+      gather_tile<OutputOf<F>>(from, tiles * kWidth, [&](int i, int j, Vec<A> value) {
+        store(to + i * strip.row + j * kLanes<A>, value + shift);
+      });
     }
     for (int i = 0; i < kM; ++i) store_row(strip.pixels + i * strip.row, y, sample, row * kM + i, c, strip.turned);
   }
@@ -188,30 +203,37 @@ inline void add_tiles(const Accumulator<T>* sums, std::int64_t tiles, std::int64
                       const TileGrid<F>& grid, const Image<T>& grad_x, std::int64_t sample, std::int64_t row,
                       Accumulator<T>* unfinished, const Strip<Accumulator<T>>& strip) {
   using A = Accumulator<T>;
-  constexpr int kM = F::kM, kSide = F::kSide, kCount = F::kCount, kWidth = kPanel<A>;
-  const std::int64_t overlap = F::kOverlap * strip.row;
-  if (row == 0) clear(unfinished, overlap);
-  std::memcpy(strip.pixels, unfinished, overlap * sizeof(A));
-  clear(strip.pixels + overlap, kM * strip.row);
-  for (std::int64_t column = 0; column < grid.columns; ++column) {
-    Vec<A> values[kCount], found[kSide * kSide];
-    const A* from = sums + (tile + column) * kWidth;
-    for (int f = 0; f < kCount; ++f) values[f] = load(from + f * tiles * kWidth);
-    sandwich<Transposed<InputOf<F>>, A>(values, found);
-    A* to = strip.pixels + column * kM * kLanes<A>;
-    for (int i = 0; i < kSide; ++i) {
-      for (int j = 0; j < kSide; ++j) {
-        A* sum = to + i * strip.row + j * kLanes<A>;
-        store(sum, load(sum) + found[i * kSide + j]);
-      }
+  constexpr int kM = F::kM, kSide = F::kSide, kOverlap = F::kOverlap, kWidth = kPanel<A>;
+  if (row == 0) clear(unfinished, kOverlap * strip.row);
+  for (int i = 0; i < F::kRemainders; ++i) clear(strip.pixels + i * strip.row, kOverlap * kLanes<A>);
+  const auto finish = [&](std::int64_t from, std::int64_t end) {
+    for (std::int64_t j = from * kLanes<A>; j < end * kLanes<A>; j += kLanes<A>) {
+      evaluate_column_back<InputOf<F>>(strip.pixels + j, strip.row);
+      each<kOverlap>([&](auto i) {
+        A* sum = strip.pixels + i * strip.row + j;
+        store(sum, load(sum) + load(unfinished + i * strip.row + j));
+      });
     }
+  };
+  for (std::int64_t column = 0; column < grid.columns; ++column) {
+    const A* from = sums + (tile + column) * kWidth;
+    A* to = strip.pixels + column * kM * kLanes<A>;
+    gather_rows<InputOf<F>, A>([&](int f) { return load(from + f * tiles * kWidth); },
+                               [&](int i, const Vec<A>* values) {
+      each<kSide>([&](auto j) {
+        A* sum = to + i * strip.row + j * kLanes<A>;
+        store(sum, j < kOverlap ? load(sum) + values[j] : values[j]);
+      });
+    });
+    finish(column * kM, (column + 1) * kM);
   }
+  finish(grid.columns * kM, grid.columns * kM + kOverlap);
   const int finished = row + 1 == grid.rows ? kSide : kM;
   for (int i = 0; i < finished; ++i) {
     store_row(strip.pixels + i * strip.row + grad_x.left * kLanes<A>, grad_x, sample, row * kM - grad_x.top + i, c,
               strip.turned);
   }
-  std::memcpy(unfinished, strip.pixels + kM * strip.row, overlap * sizeof(A));
+  std::memcpy(unfinished, strip.pixels + kM * strip.row, kOverlap * strip.row * sizeof(A));
 }
 
 }  // namespace TORCHP2P_ISA

@@ -23,7 +23,7 @@ template <class T, class W, class F> Status input(const WinogradInput& p) {
   const Image<T> grad_x{
       static_cast<T*>(p.grad_x), p.x_stride, shape.inputs, shape.height, shape.width, shape.pad, shape.pad};
   const TileGrid<F> grid(shape.out_height(), shape.out_width());
-  const PanelProduct<T, W, F, Transposed<OutputOf<F>>, Parts::kOfResults> product(shape.samples, grid, grad, filters);
+  const PanelProduct<T, W, OutputOf<F>, Parts::kOfResults> product(shape.samples, grid, grad, filters);
   const Buffer<A> unfinished(round_up(shape.inputs, kPanel<A>) / kLanes<A> * F::kParts,
                              Strip<A>::template row_size<F>(grid.columns) * F::kOverlap);
   if (!unfinished.ok()) return Status::kOutOfMemory;

@@ -40,11 +40,6 @@ template <class A> struct Singles {
 
   // Values of neighbouring channels.
   static void store_channels(Unit* to, Vec<A> values) { store(to, values); }
-  // Values, and those that are summed next, of the same channels; without pairs, `next_row` further on.
-  static void store_two(Unit* to, std::int64_t next_row, Vec<A> values, Vec<A> next) {
-    store(to, values);
-    store(to + next_row, next);
-  }
 };
 
 #if defined(__AVX512BF16__)
@@ -61,14 +56,16 @@ struct Pairs {
   static void store_channels(Unit* to, Vec<float> values) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), rounded(values));
   }
-  static void store_two(Unit* to, std::int64_t, Vec<float> values, Vec<float> next) {
-    const U32 pair = wide(rounded(values)) | wide(rounded(next)) << 16;
-    std::memcpy(to, &pair, sizeof pair);
+  // Values with those that are summed next, of the same channels.
+  static void store_pairs(Unit* to, Vec<float> values, Vec<float> next) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                           21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(next, values));
+    _mm512_storeu_si512(to, _mm512_permutexvar_epi16(order, halves));
   }
 
  private:
   static __m256i rounded(Vec<float> values) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)); }
-  static U32 wide(__m256i half) { return reinterpret_cast<U32>(_mm512_maskz_cvtepu16_epi32(0xffff, half)); }
 };
 #endif
 

@@ -2,7 +2,7 @@
 // The forward pass and the gradient of the input are both that, with other images, filters and transforms.
 //
 // What lies between two images stays in the cache: frequencies of a chunk of tiles in that which threads share, those
-// of a block of filters and a panel of sums in a thread's own. The frequencies of the whole weight, up to 49 / 9 of its
+// of a block of filters and a panel of sums in a thread's own. The frequencies of the whole weight, up to 46 / 9 of its
 // size, are never in memory.
 #pragma once
 
@@ -18,18 +18,19 @@ namespace TORCHP2P_ISA {
 
 // Tiles that are multiplied together, if a row has not more; and terms that are summed before the next filters are
 // transformed: a panel's filters and sums then share the second-level cache.
-template <class F> constexpr std::int64_t kChunkTiles = F::kPoints == 4 ? 288 : 128;
-template <class F> constexpr std::int64_t kTermsDepth = F::kPoints == 4 ? 128 : 64;
+template <class F> constexpr std::int64_t kChunkTiles = F::kComplex ? 128 : 288;
+template <class F> constexpr std::int64_t kTermsDepth = F::kComplex ? 64 : 128;
 
 // Whose parts are they: of what is summed over, as in a convolution, or of the results, as in its adjoint.
 enum class Parts { kOfTerms, kOfResults };
 
-// Matrix: see transform_row. T and W: of images and filters. F: the scheme.
-template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProduct {
+// T and W: of images and filters. Of: see transform_row.
+template <class T, class W, class Of, Parts kWhose> class PanelProduct {
+  using F = typename Of::F;
   using Product = typename ProductOf<T>::type;
   using A = Accumulator<T>;
   using Unit = typename Product::Unit;
-  static constexpr int kWidth = kPanel<A>, kCount = F::kCount;
+  static constexpr int kWidth = kPanel<A>, kCount = F::kFrequencies;
   static constexpr int kOfTerms = kWhose == Parts::kOfTerms ? F::kParts : 1, kOfResults = F::kParts / kOfTerms;
 
  public:
@@ -49,8 +50,8 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
     if (!frequencies_.ok() || !filters_.ok() || !sums_.ok() || !scratch_.ok()) return Status::kOutOfMemory;
     for (std::int64_t first = 0; first < rows_; first += chunk_) {
       const std::int64_t rows = rows_ - first < chunk_ ? rows_ - first : chunk_;
-      transform_rows<Product, Matrix, F, Pairing::kChannels, kOfTerms>(image_, grid_, first, rows, frequencies(),
-                                                                       threads_, scratch_);
+      transform_rows<Product, Of, Pairing::kChannels, kOfTerms>(image_, grid_, first, rows, frequencies(), threads_,
+                                                                scratch_);
       parallel_for(panels_, threads_, [&](std::int64_t panel, int thread) {
         A* sums = sums_.piece(thread);
         multiply(panel, sums, thread);
@@ -80,8 +81,8 @@ template <class T, class W, class F, class Matrix, Parts kWhose> class PanelProd
     const int part = static_cast<int>(panel % kOfResults);
     for (std::int64_t from = 0; from < terms_; from += kBlockPanels) {
       const std::int64_t panels = terms_ - from < kBlockPanels ? terms_ - from : kBlockPanels;
-      transform_filters<Product, F>(weight_, panel / kOfResults, from / kOfTerms, panels / kOfTerms, part, kOfTerms,
-                                    filters_.piece(thread), kBlockUnits, scratch_.piece(thread));
+      transform_filters<Product, F, kBlockUnits>(weight_, panel / kOfResults, from / kOfTerms, panels / kOfTerms, part,
+                                                 kOfTerms, filters_.piece(thread), scratch_.piece(thread));
       auto ahead = filters_after(panel, from + kBlockPanels);
       for (int f = 0; f < kCount; ++f) {
         if (!reaches<F>(part, f)) {

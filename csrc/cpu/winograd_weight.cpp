@@ -1,9 +1,11 @@
-// The gradient of the weight of Winograd's convolution.
+// The gradient of the weight of Winograd's convolution; in pairs of bfloat16 numbers, of some kernels without tiles.
 //
 // Memory:   x and the gradient of the result once, their frequencies written once and read from the cache that threads
 //           share; the weight's gradient written once. The frequencies of that gradient stay in a thread's own cache.
 // Parallel: rows of tiles x registers of channels while the images are transformed; then panels of output channels,
 //           each of which sums over all tiles, frequency by frequency, and transforms its sums back.
+#include <type_traits>
+
 #include "buffer.h"
 #include "isa.h"
 #include "parallel.h"
@@ -23,11 +25,17 @@ constexpr std::int64_t kDepth = 64;
 // Units of the cache that threads share which frequencies may take.
 constexpr std::int64_t kSharedCache = 4 << 20;
 
+// Where frequencies are rounded to be multiplied, as in pairs, the gradient has errors of that size, while those of a
+// direct convolution are of its result alone. Tiles of 4 x 4 results keep that to about twice; the others are not taken.
+template <class T, class F>
+using Exact = std::conditional_t<ProductOf<T>::type::kPack == 1 || std::is_same_v<F, Scheme<4, 3, 3>>, F,
+                                 Direct<F::kKernel, F::kParts == 1 ? 1 : 2>>;
+
 template <class T, class W, class F> class WeightGradient {
   using Product = typename ProductOf<T>::type;
   using A = Accumulator<T>;
   using Unit = typename Product::Unit;
-  static constexpr int kWidth = kPanel<A>, kCount = F::kCount;
+  static constexpr int kWidth = kPanel<A>, kCount = F::kFrequencies, kOfResults = F::kOfResults;
 
  public:
   explicit WeightGradient(const WinogradWeight& p)
@@ -37,7 +45,7 @@ template <class T, class W, class F> class WeightGradient {
         tiles_(round_up(chunk_ * grid_.columns, kRows)), block_(chunk_ < rows_ ? input_panels_ : F::kParts),
         threads_(thread_count(s_.outputs * s_.inputs * kTapsOfKernel<F>)),
         of_input_(1, kCount * input_panels_ * tiles_ * kWidth / Product::kPack),
-        of_grad_(1, kCount * output_panels_ * tiles_ * kWidth / Product::kPack),
+        of_grad_(1, kOfResults * output_panels_ * tiles_ * kWidth / Product::kPack),
         sums_(chunk_ < rows_ ? output_panels_ : threads_, kCount * next_frequency()),
         scratch_(threads_, scratch_size<A>(grid_)) {}
 
@@ -50,10 +58,10 @@ template <class T, class W, class F> class WeightGradient {
     const Filters<W> weight{static_cast<W*>(p_.grad_weight), s_.outputs, s_.inputs, s.n, s.c, s.h, s.w};
     for (std::int64_t first = 0; first < rows_; first += chunk_) {
       const std::int64_t rows = rows_ - first < chunk_ ? rows_ - first : chunk_;
-      transform_rows<Product, InputOf<F>, F, Pairing::kTiles, F::kParts>(x, grid_, first, rows, input(), threads_,
-                                                                         scratch_);
-      transform_rows<Product, Transposed<OutputOf<F>>, F, Pairing::kTiles, 1>(grad, grid_, first, rows, this->grad(),
-                                                                              threads_, scratch_);
+      transform_rows<Product, InputOf<F>, Pairing::kTiles, F::kParts>(x, grid_, first, rows, input(), threads_,
+                                                                      scratch_);
+      transform_rows<Product, OutputOf<F>, Pairing::kTiles, 1>(grad, grid_, first, rows, this->grad(), threads_,
+                                                               scratch_);
       parallel_for(output_panels_, threads_, [&](std::int64_t panel, int thread) {
         A* sums = sums_.piece(chunk_ < rows_ ? panel : thread);
         for (std::int64_t from = 0; from < input_panels_; from += block_) {
@@ -72,13 +80,14 @@ template <class T, class W, class F> class WeightGradient {
 
  private:
   Frequencies<Product, kCount> input() const { return {of_input_.piece(0), input_panels_, tiles_}; }
-  Frequencies<Product, kCount> grad() const { return {of_grad_.piece(0), output_panels_, tiles_}; }
+  Frequencies<Product, kOfResults> grad() const { return {of_grad_.piece(0), output_panels_, tiles_}; }
   std::int64_t next_frequency() const { return block_ * kWidth * kWidth + kWidth; }
 
   // Rows of tiles whose frequencies fit the cache that threads share, unless the sums, which outlast them, do not
   // either: then frequencies may take as much memory.
   std::int64_t rows_that_fit() const {
-    const std::int64_t of_row = kCount * (input_panels_ + output_panels_) * grid_.columns * kWidth / Product::kPack;
+    const std::int64_t of_row =
+        (kCount * input_panels_ + kOfResults * output_panels_) * grid_.columns * kWidth / Product::kPack;
     const std::int64_t of_sums = kCount * output_panels_ * input_panels_ * kWidth * kWidth;
     return (of_sums > kSharedCache ? of_sums : kSharedCache) / of_row;
   }
@@ -93,7 +102,7 @@ template <class T, class W, class F> class WeightGradient {
         for (std::int64_t tile = 0; tile < tiles_; tile += kTiles) {
           const std::int64_t depth = (tiles_ - tile < kTiles ? tiles_ - tile : kTiles) / Product::kPack;
           const Unit* of_input = input().at(first + i, f) + tile / Product::kPack * kWidth;
-          const Unit* of_grad = grad().at(panel, f) + tile / Product::kPack * kWidth;
+          const Unit* of_grad = grad().at(panel, f % kOfResults) + tile / Product::kPack * kWidth;
           for (int row = 0; row < kWidth; row += kRows) {
             // A part of what comes next: more tiles, or the frequency that lies behind this one.
             result.bring_share();
@@ -122,7 +131,8 @@ template <class T, class W, class F> class WeightGradient {
 
 Status winograd_weight(const WinogradWeight& p) {
   return with_types(p.shape, [&](auto image, auto weight, auto scheme) {
-    return WeightGradient<decltype(image), decltype(weight), decltype(scheme)>(p).run();
+    using T = decltype(image);
+    return WeightGradient<T, decltype(weight), Exact<T, decltype(scheme)>>(p).run();
   });
 }
 

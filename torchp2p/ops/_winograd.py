@@ -5,7 +5,7 @@ A tile of m x m results is made of products in a basis of "frequencies", fewer t
 frequency, and transforms it back. Gradients go back through the adjoints of the same transforms.
 
 - Stride 1: tiles of 6x6 pixels, which 3x3 kernels make 4x4 results, and 4x4 kernels 3x3. The usual 36 frequencies would
-  lose two to three bits. Here there are 49, of polynomials at 0, 1, -1, i, -i and infinity, and no bit is lost: three
+  lose two to three bits. Here there are 46, of polynomials at 0, 1, -1, i, -i and infinity, and no bit is lost: three
   times fewer multiplications.
 - Stride 2: the even and the odd rows and columns make four convolutions of stride 1 with r = 2 in one, whose
   frequencies are summed before they are transformed back, by tiles of 3x3. Of 3x3 kernels some parts have one row or
@@ -19,8 +19,8 @@ Images of bfloat16 are transformed in float32; frequencies are rounded once. Whe
 numbers (AVX512-BF16) that takes half the time of float32. Weights of float32, as training in autocast has them, are
 then rounded once too, among their frequencies, where torch rounds them before it convolves: so errors are at most about
 twice torch's, and it is taken unasked. The gradient of the weight, where torch rounds nothing but the result, would be
-somewhat more than that; but for 3x3 kernels of stride 1 it is the vendor's. Weights of bfloat16 have been rounded
-already: there it is for who asks.
+somewhat more than that but for 3x3 kernels of stride 1. Elsewhere it is summed without tiles, to float32, which rounds
+nothing; or the vendor's, where that is faster. Weights of bfloat16 have been rounded already: there it is for who asks.
 
 Source: spec section 11.1 (where the multiplications are); Lavin and Gray, "Fast Algorithms for Convolutional Neural
 Networks", 2015; Meng and Brothers, "Efficient Winograd Convolution via Integer Arithmetic", 2019 (i and -i).
@@ -48,6 +48,9 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 # channels, images have the largest frequencies; of fewer tiles, the filters' transforms are too large a part.
 _PAYS_FROM = {(3, 1): (64, 8), (3, 2): (64, 32), (4, 1): (64, 9), (4, 2): (64, 32)}
 _PAYS_FROM_BFLOAT16 = _PAYS_FROM | {(3, 2): (64, 128)}
+
+# In bfloat16, gradients of 4x4 weights from more pixels than that are summed as fast by oneDNN.
+_PIXELS_OF_DIRECT_SUMS = 1024
 
 _PANEL = 32
 """Channels that a thread takes at a time, with the widest registers."""
@@ -124,10 +127,11 @@ def convolve_backward(
 
 
 def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, conv: Convolution) -> Tensor:
-    if x.dtype == torch.bfloat16 and (weight.shape[2], conv.stride[0]) != (3, 1):
+    small, big = (x, grad) if conv.transposed else (grad, x)
+    pixels = small.numel() // small.shape[1]
+    if x.dtype == torch.bfloat16 and weight.shape[2] == 4 and pixels > _PIXELS_OF_DIRECT_SUMS:
         like = torch.empty_like(weight, dtype=x.dtype)  # its values are not read
         return reference.convolve_backward(grad, x, like, conv, (False, True, False))[1].to(weight.dtype)
-    small, big = (x, grad) if conv.transposed else (grad, x)
     grad_weight = torch.empty_like(weight)
     _run("weight", (small, big, grad_weight), (small, big, grad_weight), big, weight, conv)
     return grad_weight

@@ -4,7 +4,7 @@
 // gradients are made of the adjoints of the same transforms:
 //   grad_x = input^T(output^T(grad) * filter(weight)),  grad_weight = filter^T(output^T(grad) * input(x)),
 // with products over the outputs and over the tiles. Of stride 1 there is one part, r is the kernel's side, and tiles
-// of 6 x 6 pixels have 7 x 7 frequencies. Of stride 2 there are four, the even and the odd rows and columns of x with
+// of 6 x 6 pixels have 46 frequencies. Of stride 2 there are four, the even and the odd rows and columns of x with
 // theirs of the kernel, and r = 2: tiles of 4 x 4 pixels have 4 x 4. Definition: torchp2p/ops/_winograd.py.
 #pragma once
 
