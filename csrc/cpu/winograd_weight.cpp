@@ -26,7 +26,7 @@ constexpr std::int64_t kDepth = 64;
 constexpr std::int64_t kSharedCache = 4 << 20;
 
 // Where frequencies are rounded to be multiplied, as in pairs, the gradient has errors of that size, while those of a
-// direct convolution are of its result alone. Tiles of 4 x 4 results keep that to about twice; the others are not taken.
+// direct convolution are of its result alone. Tiles of 4 x 4 results keep it to about twice that; others are not taken.
 template <class T, class F>
 using Exact = std::conditional_t<ProductOf<T>::type::kPack == 1 || std::is_same_v<F, Scheme<4, 3, 3>>, F,
                                  Direct<F::kKernel, F::kParts == 1 ? 1 : 2>>;
