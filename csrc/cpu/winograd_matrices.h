@@ -60,7 +60,7 @@ template <int kM_, int kR_, int kKernel_> struct Scheme {
   // Of a tile: 4 x 4 real numbers; 2 x 4 complex ones, and the product of the complex numbers of both directions, which
   // is no more than two complex numbers again (spread, in winograd_transforms.h).
   static constexpr int kFrequencies = kComplex ? 16 + 3 * (2 * 4 + 2) : 16;
-  static constexpr int kOfResults = kFrequencies;
+  static constexpr int kOutputFrequencies = kFrequencies;
   static constexpr int kParts = kKernel == kR ? 1 : 4, kStride = kKernel == kR ? 1 : 2;
   static constexpr bool kDirect = false;
 };
@@ -69,7 +69,7 @@ template <int kM_, int kR_, int kKernel_> struct Scheme {
 template <int kKernel_, int kStep_> struct Direct {
   static constexpr int kM = 1, kR = kKernel_, kKernel = kKernel_;
   static constexpr int kSide = kKernel, kStep = kStep_, kOverlap = kSide - kStep;
-  static constexpr int kFrequencies = kKernel * kKernel, kOfResults = 1;
+  static constexpr int kFrequencies = kKernel * kKernel, kOutputFrequencies = 1;
   static constexpr int kParts = 1, kStride = 1;
   static constexpr bool kDirect = true;
 };
@@ -101,7 +101,7 @@ template <class F_> struct FilterOf {
 };
 template <class F_> struct OutputOf {
   using F = F_;
-  static constexpr int kSize = F::kM, kStep = F::kM, kFrequencies = F::kOfResults;
+  static constexpr int kSize = F::kM, kStep = F::kM, kFrequencies = F::kOutputFrequencies;
   static constexpr double at(int i, int j) { return F::Matrices::output[i][j]; }
   static constexpr double direction(int i, int j) { return kDirections[i][j]; }
   static constexpr double kOfTwoNumbers = 1;

@@ -31,15 +31,15 @@ template <class T, class W, class Of, Parts kWhose> class PanelProduct {
   using A = Accumulator<T>;
   using Unit = typename Product::Unit;
   static constexpr int kWidth = kPanel<A>, kCount = F::kFrequencies;
-  static constexpr int kOfTerms = kWhose == Parts::kOfTerms ? F::kParts : 1, kOfResults = F::kParts / kOfTerms;
+  static constexpr int kTermParts = kWhose == Parts::kOfTerms ? F::kParts : 1, kResultParts = F::kParts / kTermParts;
 
  public:
   PanelProduct(std::int64_t samples, const TileGrid<F>& grid, const Image<const T>& image,
                const Filters<const W>& filters)
       : image_(image), weight_(filters), grid_(grid), rows_(samples * grid_.rows),
         chunk_(rows_of_chunk(rows_, kChunkTiles<F> / grid_.columns)), tiles_(round_up(chunk_ * grid_.columns, kRows)),
-        terms_((filters.terms + kWidth - 1) / kWidth * kOfTerms),
-        panels_((filters.lanes + kWidth - 1) / kWidth * kOfResults),
+        terms_((filters.terms + kWidth - 1) / kWidth * kTermParts),
+        panels_((filters.lanes + kWidth - 1) / kWidth * kResultParts),
         threads_(thread_count(rows_ * grid_.columns * kCount * filters.lanes)),
         frequencies_(1, kCount * terms_ * tiles_ * kWidth / Product::kPack), filters_(threads_, kCount * kBlockUnits),
         sums_(threads_, kCount * tiles_ * kWidth), scratch_(threads_, scratch_size<A>(grid_)) {}
@@ -50,8 +50,8 @@ template <class T, class W, class Of, Parts kWhose> class PanelProduct {
     if (!frequencies_.ok() || !filters_.ok() || !sums_.ok() || !scratch_.ok()) return Status::kOutOfMemory;
     for (std::int64_t first = 0; first < rows_; first += chunk_) {
       const std::int64_t rows = rows_ - first < chunk_ ? rows_ - first : chunk_;
-      transform_rows<Product, Of, Pairing::kChannels, kOfTerms>(image_, grid_, first, rows, frequencies(), threads_,
-                                                                scratch_);
+      transform_rows<Product, Of, Pairing::kChannels, kTermParts>(image_, grid_, first, rows, frequencies(), threads_,
+                                                                  scratch_);
       parallel_for(panels_, threads_, [&](std::int64_t panel, int thread) {
         A* sums = sums_.piece(thread);
         multiply(panel, sums, thread);
@@ -71,18 +71,18 @@ template <class T, class W, class Of, Parts kWhose> class PanelProduct {
   static constexpr std::int64_t kBlockPanels = kTermsDepth<F> / kWidth;
   // Panels that are summed before sums are added to those before: of parts an even one and the odd one beside it, which
   // is not summed where it has no taps.
-  static constexpr std::int64_t kChain = kOfTerms == 1 ? kBlockPanels : 2;
-  static_assert(kBlockPanels % kOfTerms == 0, "a block holds all parts of a panel");
+  static constexpr std::int64_t kChain = kTermParts == 1 ? kBlockPanels : 2;
+  static_assert(kBlockPanels % kTermParts == 0, "a block holds all parts of a panel");
 
   Frequencies<Product, kCount> frequencies() const { return {frequencies_.piece(0), terms_, tiles_}; }
 
   // sums (F, tiles, W) of one panel.
   void multiply(std::int64_t panel, A* sums, int thread) const {
-    const int part = static_cast<int>(panel % kOfResults);
+    const int part = static_cast<int>(panel % kResultParts);
     for (std::int64_t from = 0; from < terms_; from += kBlockPanels) {
       const std::int64_t panels = terms_ - from < kBlockPanels ? terms_ - from : kBlockPanels;
-      transform_filters<Product, F, kBlockUnits>(weight_, panel / kOfResults, from / kOfTerms, panels / kOfTerms, part,
-                                                 kOfTerms, filters_.piece(thread), scratch_.piece(thread));
+      transform_filters<Product, F, kBlockUnits>(weight_, panel / kResultParts, from / kTermParts, panels / kTermParts,
+                                                 part, kTermParts, filters_.piece(thread), scratch_.piece(thread));
       auto ahead = filters_after(panel, from + kBlockPanels);
       for (int f = 0; f < kCount; ++f) {
         if (!reaches<F>(part, f)) {
@@ -99,8 +99,8 @@ template <class T, class W, class Of, Parts kWhose> class PanelProduct {
 
   // How many panels of a block are summed together from the `first` on.
   static std::int64_t chain(int frequency, std::int64_t first, std::int64_t panels) {
-    if (kOfTerms == 1) return panels - first < kChain ? panels - first : kChain;
-    const int part = static_cast<int>(first % kOfTerms);
+    if (kTermParts == 1) return panels - first < kChain ? panels - first : kChain;
+    const int part = static_cast<int>(first % kTermParts);
     return reaches<F>(part, frequency) + reaches<F>(part + 1, frequency);
   }
 
@@ -108,13 +108,13 @@ template <class T, class W, class Of, Parts kWhose> class PanelProduct {
   FiltersAhead<F, const W> filters_after(std::int64_t panel, std::int64_t from) const {
     if (from >= terms_) {
       from = 0;
-      panel += kOfResults - panel % kOfResults;
+      panel += kResultParts - panel % kResultParts;
     }
     return {weight_,
-            panel / kOfResults * kWidth,
+            panel / kResultParts * kWidth,
             kWidth,
-            from / kOfTerms * kWidth,
-            kTermsDepth<F> / kOfTerms,
+            from / kTermParts * kWidth,
+            kTermsDepth<F> / kTermParts,
             kCount * tiles_ / kRows};
   }
 

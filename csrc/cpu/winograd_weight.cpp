@@ -35,7 +35,7 @@ template <class T, class W, class F> class WeightGradient {
   using Product = typename ProductOf<T>::type;
   using A = Accumulator<T>;
   using Unit = typename Product::Unit;
-  static constexpr int kWidth = kPanel<A>, kCount = F::kFrequencies, kOfResults = F::kOfResults;
+  static constexpr int kWidth = kPanel<A>, kCount = F::kFrequencies, kOutputFrequencies = F::kOutputFrequencies;
 
  public:
   explicit WeightGradient(const WinogradWeight& p)
@@ -45,7 +45,7 @@ template <class T, class W, class F> class WeightGradient {
         tiles_(round_up(chunk_ * grid_.columns, kRows)), block_(chunk_ < rows_ ? input_panels_ : F::kParts),
         threads_(thread_count(s_.outputs * s_.inputs * kTapsOfKernel<F>)),
         of_input_(1, kCount * input_panels_ * tiles_ * kWidth / Product::kPack),
-        of_grad_(1, kOfResults * output_panels_ * tiles_ * kWidth / Product::kPack),
+        of_grad_(1, kOutputFrequencies * output_panels_ * tiles_ * kWidth / Product::kPack),
         sums_(chunk_ < rows_ ? output_panels_ : threads_, kCount * next_frequency()),
         scratch_(threads_, scratch_size<A>(grid_)) {}
 
@@ -80,14 +80,14 @@ template <class T, class W, class F> class WeightGradient {
 
  private:
   Frequencies<Product, kCount> input() const { return {of_input_.piece(0), input_panels_, tiles_}; }
-  Frequencies<Product, kOfResults> grad() const { return {of_grad_.piece(0), output_panels_, tiles_}; }
+  Frequencies<Product, kOutputFrequencies> grad() const { return {of_grad_.piece(0), output_panels_, tiles_}; }
   std::int64_t next_frequency() const { return block_ * kWidth * kWidth + kWidth; }
 
   // Rows of tiles whose frequencies fit the cache that threads share, unless the sums, which outlast them, do not
   // either: then frequencies may take as much memory.
   std::int64_t rows_that_fit() const {
     const std::int64_t of_row =
-        (kCount * input_panels_ + kOfResults * output_panels_) * grid_.columns * kWidth / Product::kPack;
+        (kCount * input_panels_ + kOutputFrequencies * output_panels_) * grid_.columns * kWidth / Product::kPack;
     const std::int64_t of_sums = kCount * output_panels_ * input_panels_ * kWidth * kWidth;
     return (of_sums > kSharedCache ? of_sums : kSharedCache) / of_row;
   }
@@ -102,7 +102,7 @@ template <class T, class W, class F> class WeightGradient {
         for (std::int64_t tile = 0; tile < tiles_; tile += kTiles) {
           const std::int64_t depth = (tiles_ - tile < kTiles ? tiles_ - tile : kTiles) / Product::kPack;
           const Unit* of_input = input().at(first + i, f) + tile / Product::kPack * kWidth;
-          const Unit* of_grad = grad().at(panel, f % kOfResults) + tile / Product::kPack * kWidth;
+          const Unit* of_grad = grad().at(panel, f % kOutputFrequencies) + tile / Product::kPack * kWidth;
           for (int row = 0; row < kWidth; row += kRows) {
             // A part of what comes next: more tiles, or the frequency that lies behind this one.
             result.bring_share();
