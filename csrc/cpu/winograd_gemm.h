@@ -6,6 +6,7 @@
 // so the two steps through it are known when compiling.
 #pragma once
 
+#include "each.h"
 #include "winograd_layout.h"
 
 namespace torchp2p {
@@ -13,31 +14,28 @@ namespace TORCHP2P_ISA {
 
 // `a` comes in `groups` of `units` terms, `next_group` apart; kRowStep and kStep are units between rows and terms.
 template <class Product, int kRowStep, int kStep>
-inline void multiply_block(const typename Product::Unit* a, std::int64_t next_group, std::int64_t groups,
-                           std::int64_t units, const typename Product::Unit* b, typename Product::Value* sums,
-                           bool accumulate) {
+[[gnu::flatten]] inline void multiply_block(const typename Product::Unit* a, std::int64_t next_group,
+                                            std::int64_t groups, std::int64_t units, const typename Product::Unit* b,
+                                            typename Product::Value* sums, bool accumulate) {
   using A = typename Product::Value;
-  constexpr int kWidth = kPanel<A>;
-  Vec<A> sum[kRows][kPanelRegisters] = {};
+  constexpr int kWidth = kPanel<A>, kSums = kRows * kPanelRegisters;
+  Vec<A> sum[kSums];
+  each<kSums>([&](auto i) { sum[i] = Vec<A>{}; });
   for (std::int64_t group = 0; group < groups; ++group, a += next_group) {
     const typename Product::Unit* at = a;
     if constexpr (kStep == 1)
       prefetch<kFirstLevel>(a + kRows * kRowStep, kRows * kRowStep);  // the rows that are multiplied next
     for (std::int64_t k = 0; k < units; ++k, at += kStep, b += kWidth) {
-#pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) {
+      each<kRows>([&](auto i) {
         const auto all = Product::all(at + i * kRowStep);
-#pragma GCC unroll 2
-        for (int j = 0; j < kPanelRegisters; ++j) Product::add_product(sum[i][j], all, b + j * kLanes<A>);
-      }
+        each<kPanelRegisters>([&](auto j) {
+          Product::add_product(sum[i * kPanelRegisters + j], all, b + j * kLanes<A>);
+        });
+      });
     }
   }
-  for (int i = 0; i < kRows; ++i) {
-    for (int j = 0; j < kPanelRegisters; ++j) {
-      A* to = sums + i * kWidth + j * kLanes<A>;
-      store(to, accumulate ? load(to) + sum[i][j] : sum[i][j]);
-    }
-  }
+  if (accumulate) each<kSums>([&](auto i) { sum[i] += load(sums + i * kLanes<A>); });
+  each<kSums>([&](auto i) { store(sums + i * kLanes<A>, sum[i]); });
 }
 
 }  // namespace TORCHP2P_ISA

@@ -4,22 +4,12 @@
 // Everything is unrolled, and a frequency is handed on as soon as it is found: there are more than registers.
 #pragma once
 
-#include <utility>
-
+#include "each.h"
 #include "winograd_layout.h"
 #include "winograd_matrices.h"
 
 namespace torchp2p {
 namespace TORCHP2P_ISA {
-
-// body(i) for every i below kCount, a constant each time.
-template <class Body, int... kIndices>
-inline void each(const Body& body, std::integer_sequence<int, kIndices...>) {
-  (body(std::integral_constant<int, kIndices>{}), ...);
-}
-template <int kCount, class Body> inline void each(const Body& body) {
-  each(body, std::make_integer_sequence<int, kCount>{});
-}
 
 // The two ways round of a matrix.
 template <class Of> struct Forwards {
