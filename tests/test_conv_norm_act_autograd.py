@@ -138,6 +138,23 @@ def test_only_the_gradients_that_are_wanted_are_computed(wanted, deferred, backe
     assert {name for name, t in tensors.items() if t.grad is not None} == {wanted}
 
 
+ASKED = {
+    "backward": lambda loss, tensor: loss.backward(inputs=[tensor]),
+    "grad": lambda loss, tensor: torch.autograd.grad(loss, tensor),
+}
+
+
+@pytest.mark.parametrize("way", ASKED)
+@pytest.mark.parametrize("asked", WANTED)
+def test_only_the_gradients_that_a_backward_pass_asks_for_are_computed(asked, way, backend, device):
+    x = torch.randn(2, 3, 6, 7, device=device, requires_grad=True)
+    weight = torch.randn(4, 3, 3, 3, device=device, requires_grad=True)
+    bias = torch.randn(4, device=device, requires_grad=True)
+    tensors = {"x": x, "weight": weight, "bias": bias}
+    y = conv_norm_act(2 * x, weight, bias, padding=1, norm="none", backend=backend)
+    assert gradients_computed(lambda: ASKED[way](y.sum(), tensors[asked])) == [WANTED[asked]]
+
+
 def test_a_frozen_block_still_passes_the_gradient_on(backend, device):
     x = torch.randn(2, 3, 6, 7, device=device, requires_grad=True)
     weight = torch.randn(4, 3, 3, 3, device=device)

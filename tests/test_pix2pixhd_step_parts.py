@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+from collections import Counter
 
 import pytest
 import torch
@@ -98,6 +100,25 @@ def test_D_convolves_the_labels_once_and_gets_no_gradient_of_them() -> None:
     assert labels.tensor().shape == (2, LABELS + 1, *SIZE)
     assert not labels.tensor().requires_grad
     assert [tuple(each.shape) for each in images] == [(2, 3, *SIZE)] * 2
+
+
+def test_the_loss_of_G_takes_no_gradient_of_the_weights_of_D(monkeypatch) -> None:
+    conv_norm_act = importlib.import_module("torchp2p.ops.conv_norm_act")
+    run, weights_of = conv_norm_act._OP_BACKWARD, []
+
+    def recorded(*args):
+        weight, weight_grad = args[12], args[20]
+        if weight_grad:
+            weights_of.append(weight.data_ptr())
+        return run(*args)
+
+    monkeypatch.setattr(conv_norm_act, "_OP_BACKWARD", recorded)
+    setting = Setting(num_D=2)
+    D = {parameter.data_ptr() for parameter in setting.ours["D"].parameters()}
+    setting.step()(draw_batch())
+    times = Counter(weight for weight in weights_of if weight in D)
+    assert times
+    assert set(times.values()) == {2}  # of the real image and of the fake
 
 
 @pytest.mark.parametrize(("label_conv", "made"), [(True, 0), (False, 1)])

@@ -91,6 +91,27 @@ def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr() or id(tensor)  # nothing has no address
 
 
+def needed_gradients(ctx: Any) -> tuple[bool, ...]:
+    """``ctx.needs_input_grad`` without what the backward pass that runs was not asked for.
+
+    A pass with ``inputs``, as ``torch.autograd.grad`` is one, says nothing of it to a Function, which would compute
+    gradients of weights only to have them thrown away. Torch's own operators are told.
+    """
+    needs: tuple[bool, ...] = ctx.needs_input_grad
+    nodes = [node for node, _ in ctx.next_functions if node is not None]  # of the tensors that require a gradient
+    if torch._C._current_graph_task_id() < 0 or len(nodes) != sum(needs):
+        return needs
+    runs = iter(nodes)
+    return tuple(needed and _is_asked_for(next(runs)) for needed in needs)
+
+
+def _is_asked_for(node: Any) -> bool:
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except RuntimeError:  # a leaf whose gradient is returned instead of accumulated
+        return True
+
+
 def differentiate(
     function: Callable[..., tuple[Tensor, ...]],
     inputs: tuple[Tensor | None, ...],

@@ -21,7 +21,7 @@ from torchp2p.ops._algorithm import choose_algorithm, reads_float32_weight
 from torchp2p.ops._convolution import check_convolution, check_kinds, pair
 from torchp2p.ops._deferred import Deferred, stands_for_itself
 from torchp2p.ops._dispatch import choose
-from torchp2p.ops._library import LIBRARY, differentiate, register
+from torchp2p.ops._library import LIBRARY, differentiate, needed_gradients, register
 from torchp2p.ops.norm_act import (
     NORMS,
     Options,
@@ -301,7 +301,8 @@ def _gradient(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, .
     if grad is None:
         return (None,) * 21
     *tensors, weight = ctx.saved_tensors
-    before, after = ctx.needs_input_grad[:4], ctx.needs_input_grad[11:13]
+    needs = needed_gradients(ctx)
+    before, after = needs[:4], needs[11:13]
     gradients = _OP_BACKWARD(
         grad, *tensors, *ctx.source, weight, *ctx.convolution, any(before), before[3], *after, *ctx.how
     )

@@ -17,7 +17,7 @@ from torchp2p.ops import _check, _label_conv2d_native
 from torchp2p.ops._dispatch import choose
 from torchp2p.ops._label_conv2d_native import LABEL_CODES, classes_of
 from torchp2p.ops._label_range import check_labels
-from torchp2p.ops._library import LIBRARY, differentiate, implementation, register
+from torchp2p.ops._library import LIBRARY, differentiate, implementation, needed_gradients, register
 from torchp2p.ops._norm_act_options import PAD_MODES
 from torchp2p.reference import label_conv2d as reference
 from torchp2p.reference.norm_act import memory_format_of
@@ -297,7 +297,7 @@ def _gradient(ctx: Any, grad_y: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad_y is None:
         return (None,) * 9
     labels, weight, bias, dense = ctx.saved_tensors
-    needs = list(ctx.needs_input_grad[1:4])
+    needs = list(needed_gradients(ctx)[1:4])
     grads = _OP_BACKWARD(grad_y, labels, weight, bias, dense, *ctx.options, needs, ctx.backend)
     return (None, *(grad if needed else None for grad, needed in zip(grads, needs, strict=True)), *(None,) * 5)
 
