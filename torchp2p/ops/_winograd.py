@@ -20,7 +20,7 @@ numbers (AVX512-BF16) that takes half the time of float32. Weights of float32, a
 then rounded once too, among their frequencies, where torch rounds them before it convolves: so errors are at most about
 twice torch's, and it is taken unasked. The gradient of the weight, where torch rounds nothing but the result, would be
 somewhat more than that but for 3x3 kernels of stride 1. Elsewhere it is summed without tiles, to float32, which rounds
-nothing; or the vendor's, where that is faster. Weights of bfloat16 have been rounded already: there it is for who asks.
+nothing. Weights of bfloat16 have been rounded already: there it is for who asks.
 
 Source: spec section 11.1 (where the multiplications are); Lavin and Gray, "Fast Algorithms for Convolutional Neural
 Networks", 2015; Meng and Brothers, "Efficient Winograd Convolution via Integer Arithmetic", 2019 (i and -i).
@@ -35,7 +35,6 @@ from torch import Tensor
 
 from torchp2p.ops import _native
 from torchp2p.ops._convolution import empty_output, output_size
-from torchp2p.reference import conv_norm_act as reference
 from torchp2p.reference.conv_norm_act import Convolution
 from torchp2p.reference.norm_act import memory_format_of
 
@@ -47,10 +46,6 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 # Measured: from so many channels, in and out, and so many tiles on, it takes 0.5 to 0.9 of oneDNN's time. Of fewer
 # channels, images have the largest frequencies; of fewer tiles, the filters' transforms are too large a part.
 _PAYS_FROM = {(3, 1): (64, 8), (3, 2): (64, 32), (4, 1): (64, 9), (4, 2): (64, 32)}
-_PAYS_FROM_BFLOAT16 = _PAYS_FROM | {(3, 2): (64, 128)}
-
-# In bfloat16, gradients of 4x4 weights from more pixels than that are summed as fast by oneDNN.
-_PIXELS_OF_DIRECT_SUMS = 1024
 
 _PANEL = 32
 """Channels that a thread takes at a time, with the widest registers."""
@@ -73,11 +68,10 @@ def pays(x: Tensor, weight: Tensor, conv: Convolution) -> bool:
     """Whether it is known to be faster than oneDNN, and as exact."""
     if x.dtype == torch.float64 or unavailable(x, weight, conv):
         return False
-    rounded = x.dtype == torch.bfloat16
-    if rounded and (weight.dtype != torch.float32 or not _native.multiplies_bfloat16()):
+    if x.dtype == torch.bfloat16 and (weight.dtype != torch.float32 or not _native.multiplies_bfloat16()):
         return False
     kind = (weight.shape[2], conv.stride[0])
-    channels, tiles = (_PAYS_FROM_BFLOAT16 if rounded else _PAYS_FROM)[kind]
+    channels, tiles = _PAYS_FROM[kind]
     height, width = x.shape[2:] if conv.transposed else output_size(x, weight, conv)
     m = _TILES[kind]
     channels = max(channels, _PANEL * _threads())
@@ -122,19 +116,10 @@ def convolve_backward(
             grad_x = _image_of_windows(grad_x, weight, conv)
             _run("input", (grad, weight, grad_x), (grad, weight, grad_x), x, weight, conv)
     if needs[1]:
-        grad_weight = _weight_gradient(grad, x, weight, conv)
+        small, big = (x, grad) if conv.transposed else (grad, x)
+        grad_weight = torch.empty_like(weight)
+        _run("weight", (small, big, grad_weight), (small, big, grad_weight), big, weight, conv)
     return grad_x, grad_weight, grad.sum((0, 2, 3), dtype=weight.dtype) if needs[2] else grad.new_empty(0)
-
-
-def _weight_gradient(grad: Tensor, x: Tensor, weight: Tensor, conv: Convolution) -> Tensor:
-    small, big = (x, grad) if conv.transposed else (grad, x)
-    pixels = small.numel() // small.shape[1]
-    if x.dtype == torch.bfloat16 and weight.shape[2] == 4 and pixels > _PIXELS_OF_DIRECT_SUMS:
-        like = torch.empty_like(weight, dtype=x.dtype)  # its values are not read
-        return reference.convolve_backward(grad, x, like, conv, (False, True, False))[1].to(weight.dtype)
-    grad_weight = torch.empty_like(weight)
-    _run("weight", (small, big, grad_weight), (small, big, grad_weight), big, weight, conv)
-    return grad_weight
 
 
 def _image_of_windows(big: Tensor, weight: Tensor, conv: Convolution) -> Tensor:
