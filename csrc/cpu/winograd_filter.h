@@ -111,21 +111,28 @@ template <class F, class W> class FiltersAhead {
   std::int64_t next_row_ = 0, rows_ = 0, lines_ = 0, share_ = 0, line_ = 0;
 };
 
+// body(part), a constant: which taps it has is known when compiling.
+template <class F, class Body> inline void with_part(int part, const Body& body) {
+  each<F::kParts>([&](auto constant) {
+    if (constant == part) body(constant);
+  });
+}
+
 // Where tap (i, j) of a part stands among the taps of the kernel; none where the kernel ends before: -1.
-template <class F> inline int tap_of(int part, int i, int j) {
-  const int row = part / 2 + i * F::kStride, column = part % 2 + j * F::kStride;
+template <class F, int kPart> constexpr int tap_of(int i, int j) {
+  const int row = kPart / 2 + i * F::kStride, column = kPart % 2 + j * F::kStride;
   return row < F::kKernel && column < F::kKernel ? row * F::kKernel + column : -1;
 }
 
 // What `spread` reads of a part of a register of filters: remainders of its columns of taps.
-template <class F, class A> struct FilterRows {
+template <class F, int kPart, class A> struct FilterRows {
   Vec<A> remainders[F::kRemainders * F::kR];
 
-  FilterRows(const A* taps, int part) {
+  explicit FilterRows(const A* taps) {
     each<F::kR>([&](auto j) {
       Vec<A> column[F::kR], found[F::kRemainders];
       each<F::kR>([&](auto i) {
-        const int there = tap_of<F>(part, i, j);
+        constexpr int there = tap_of<F, kPart>(i, j);
         column[i] = there < 0 ? Vec<A>{} : load(taps + there * kLanes<A>);
       });
       evaluate<FilterOf<F>, A>(column, found);
@@ -152,11 +159,13 @@ inline void transform_filters(const Filters<W>& filters, std::int64_t lane_panel
       load_square<F>(filters, lane_panel * kWidth + lane, term_panel * kWidth + k, square, turned);
       for (int part = 0; part < parts; ++part) {
         const std::int64_t row = (k / kWidth * parts + part) * kWidth + k % kWidth;
-        for (int i = 0; i < kLanes<A>; i += 2) {
-          spread_two<Product, FilterOf<F>>([&](int second) {
-            return FilterRows<F, A>(square + (i + second) * kTaps<F, A>, first_part + part);
-          }, to + (row + i) / Product::kPack * kWidth + lane, kNextFrequency);
-        }
+        with_part<F>(first_part + part, [&](auto constant) {
+          for (int i = 0; i < kLanes<A>; i += 2) {
+            spread_two<Product, FilterOf<F>>([&](int second) {
+              return FilterRows<F, constant, A>(square + (i + second) * kTaps<F, A>);
+            }, to + (row + i) / Product::kPack * kWidth + lane, kNextFrequency);
+          }
+        });
       }
     }
   }
@@ -171,15 +180,15 @@ inline void store_filter_gradient(const A* sums, std::int64_t next_frequency, co
   A *square = scratch, *turned = scratch + kSquare<F, A>;
   for (std::int64_t k = 0; k < panels * kWidth; k += kLanes<A>) {
     for (int lane = 0; lane < kWidth; lane += kLanes<A>) {
-      for (int part = 0; part < F::kParts; ++part) {
+      each<F::kParts>([&](auto part) {
         const std::int64_t row = (k / kWidth * F::kParts + part) * kWidth + k % kWidth;
         for (int i = 0; i < kLanes<A>; ++i) {
           gather_tile<FilterOf<F>>(sums + (row + i) * kWidth + lane, next_frequency, [&](int r, int s, Vec<A> tap) {
-            const int there = tap_of<F>(part, r, s);
+            const int there = tap_of<F, part>(r, s);
             if (there >= 0) store(square + i * kTaps<F, A> + there * kLanes<A>, tap);
           });
         }
-      }
+      });
       store_square<F>(square, filters, lane_panel * kWidth + lane, first * kWidth + k, turned);
     }
   }
