@@ -12,11 +12,13 @@
 namespace torchp2p {
 namespace TORCHP2P_ISA {
 
-// `a` comes in `groups` of `units` terms, `next_group` apart; kRowStep and kStep are units between rows and terms.
+// `a` comes in `groups` of `units` terms, `next_group` apart; kRowStep and kStep are units between rows and terms. A
+// function of its own, lest what the loops around it hold takes registers from the sums.
 template <class Product, int kRowStep, int kStep>
-[[gnu::flatten]] inline void multiply_block(const typename Product::Unit* a, std::int64_t next_group,
-                                            std::int64_t groups, std::int64_t units, const typename Product::Unit* b,
-                                            typename Product::Value* sums, bool accumulate) {
+[[gnu::noinline, gnu::flatten]] inline void multiply_block(const typename Product::Unit* a, std::int64_t next_group,
+                                                           std::int64_t groups, std::int64_t units,
+                                                           const typename Product::Unit* b,
+                                                           typename Product::Value* sums, bool accumulate) {
   using A = typename Product::Value;
   constexpr int kWidth = kPanel<A>, kSums = kRows * kPanelRegisters;
   Vec<A> sum[kSums];
@@ -28,9 +30,8 @@ template <class Product, int kRowStep, int kStep>
     for (std::int64_t k = 0; k < units; ++k, at += kStep, b += kWidth) {
       each<kRows>([&](auto i) {
         const auto all = Product::all(at + i * kRowStep);
-        each<kPanelRegisters>([&](auto j) {
-          Product::add_product(sum[i * kPanelRegisters + j], all, b + j * kLanes<A>);
-        });
+        each<kPanelRegisters>(
+            [&](auto j) { Product::add_product(sum[i * kPanelRegisters + j], all, b + j * kLanes<A>); });
       });
     }
   }
