@@ -155,6 +155,26 @@ def test_only_the_gradients_that_a_backward_pass_asks_for_are_computed(asked, wa
     assert gradients_computed(lambda: ASKED[way](y.sum(), tensors[asked])) == [WANTED[asked]]
 
 
+PASSES = {
+    "a weight used twice": lambda conv, x, w: torch.autograd.grad(conv(conv(x, w), w).square().sum(), [w]),
+    "an input that is no leaf": lambda conv, x, w: (lambda h: torch.autograd.grad(conv(h, w).sum(), [h]))(2 * x),
+    "a weight that is no leaf": lambda conv, x, w: (lambda v: torch.autograd.grad(conv(x, v).sum(), [v]))(2 * w),
+    "what comes before the weight": lambda conv, x, w: torch.autograd.grad(conv(x, 2 * w).square().sum(), [w]),
+    "both": lambda conv, x, w: torch.autograd.grad(conv(x, w).square().sum(), [x, w]),
+}
+
+
+@pytest.mark.parametrize("asked", PASSES)
+def test_what_a_backward_pass_asks_for_is_the_gradient_of_the_plain_layer(asked, backend, device):
+    x, w = (
+        torch.randn(*shape, dtype=torch.float64, device=device, requires_grad=True)
+        for shape in ((1, 4, 6, 6), (4, 4, 3, 3))
+    )
+    found = PASSES[asked](lambda x, w: conv_norm_act(x, w, padding=1, norm="none", act="none", backend=backend), x, w)
+    expected = PASSES[asked](lambda x, w: F.conv2d(x, w, padding=1), x, w)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
 def test_a_frozen_block_still_passes_the_gradient_on(backend, device):
     x = torch.randn(2, 3, 6, 7, device=device, requires_grad=True)
     weight = torch.randn(4, 3, 3, 3, device=device)
