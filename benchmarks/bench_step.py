@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Raises:
         UsageError: of the options.
-        ValueError: ``--device cuda`` without a GPU, weights that are not VGG's, or rows with other columns where these
-            are to go.
+        ValueError: ``--device cuda`` without a GPU, weights that are not VGG's, rows with other columns where these
+            are to go, or, once all rows are kept, no provider that has finished in any of them.
         OSError: no file of the weights, or the folder of the rows cannot be written to.
     """
     given = options.parsed(sys.argv[1:] if argv is None else argv)
@@ -67,12 +67,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         for kind, row in KINDS.items():
             results.prepare(_path(folder, kind, setting), row)
         console.print(f"{device}, torch {torch.__version__}, commit {machine.commit()}")
-        for case in cases:
-            _measure(case, setting, folder)
+        rows = [row for case in cases for row in _measure(case, setting, folder)]
+    if all(row.outcome != DONE for row in rows):
+        raise ValueError(f"no provider has finished: {'; '.join(f'{row.provider}: {row.outcome}' for row in rows)}")
 
 
-def _measure(case: Case, setting: Setting, folder: Path) -> None:
-    """One case: shown, and kept at once, for the next may take an hour."""
+def _measure(case: Case, setting: Setting, folder: Path) -> list[StepRow]:
+    """The rows of one case: shown, and kept at once, for the next may take an hour."""
     console = setting.console
     with console.status("") as status:
         found = compare(case, setting.providers, setting.plan, lambda what: status.update(f"{_title(case)}: {what}"))
@@ -85,6 +86,7 @@ def _measure(case: Case, setting: Setting, folder: Path) -> None:
             path = _path(folder, kind, setting)
             results.append_rows(path, made)
             console.print(f"{len(made)} rows appended to {path}")
+    return rows
 
 
 def step_row(case: Case, setting: Setting, found: Found, base: Found) -> StepRow:

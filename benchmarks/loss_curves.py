@@ -147,16 +147,16 @@ def read(path: Path) -> tuple[str, Curves, dict[str, Curves]]:
 
 
 def table(found: Sequence[Verdict]) -> Table:
-    """A row a run and loss: the share of its steps that are inside the band, that of one more reference, and how far
-    it leaves the band, in units of the band's mean width.
+    """A row a run and loss: the share of its steps that are inside the band, that of one more reference, how far it
+    leaves the band, in units of the band's mean width, and how far it is from a reference.
     """
     shown = Table(box=box.SIMPLE_HEAD)
-    for name in ("loss", "run", "band of", "inside", "expected", "excursion"):
+    for name in ("loss", "run", "band of", "inside", "expected", "excursion", "apart"):
         shown.add_column(name)
     for each in found:
         shown.add_row(
             each.loss, each.run, f"{each.references} runs", f"{each.inside:.0%}", f"{each.expected:.0%}",
-            f"{each.excursion:.2f}",
+            f"{each.excursion:.2f}", f"{each.apart:.3g}",
         )  # fmt: skip
     return shown
 

@@ -8,11 +8,15 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from cuda_on_cpu import build, harness
 from op_testing import backends_on
+
+if TYPE_CHECKING:
+    from torchp2p.train import TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -128,6 +132,24 @@ def cityscapes() -> Path:
     if not (folder / "train_img").is_dir():
         pytest.skip(f"no Cityscapes sample frames in {folder} (set TORCHP2P_CITYSCAPES)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a training that nothing stopped, see ``tiny_training.py``."""
+    from tiny_training import train_straight
+
+    return train_straight(tmp_path_factory.mktemp("straight"))
+
+
+@pytest.fixture
+def config(tmp_path: Path, straight: Path) -> TrainConfig:
+    """The same training, somewhere else."""
+    from tiny_training import tiny_config
+
+    from torchp2p.models import load_config
+
+    return tiny_config(tmp_path, dataroot=load_config(straight / "latest_net_G.pth")["dataroot"])
 
 
 @pytest.fixture(scope="session")

@@ -304,6 +304,14 @@ def test_the_command_keeps_a_row_for_every_provider(tmp_path: Path, capsys: pyte
     assert "demo 128x128, batches of 1, 1 thread" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("tiny")
+def test_a_run_in_which_no_provider_finishes_is_an_error_and_keeps_its_rows(tmp_path: Path) -> None:
+    call = ["--preset", "demo", "--against", "reference", "--threads", "1", "--once", "--limit", "0.05"]
+    with pytest.raises(ValueError, match=r"^no provider has finished: reference: needs more than 0.05 GB; torchp2p: "):
+        bench_step.main([*call, "--results", str(tmp_path)])
+    assert {row["outcome"] for row in read(tmp_path, "steps")} == {"needs more than 0.05 GB"}
+
+
 def read(folder: Path, kind: str) -> list[dict[str, str]]:
     (path,) = folder.glob(f"{kind}_*.csv")
     return list(csv.DictReader(path.open()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,13 @@ def test_a_curve_is_judged_by_how_often_and_how_far_it_leaves_the_band(level, in
     assert (found.inside, found.excursion) == (inside, pytest.approx(excursion))
 
 
+def test_the_distance_to_the_references_is_a_root_mean_square_and_of_several_the_mean() -> None:
+    one, other = [1.0] * 5 + [3.0] * 5, [2.0] * 10
+    assert band.judge("a run", "a loss", [1.0] * 10, [other, other]).apart == pytest.approx(1.0)
+    apart = math.dist(band.smoothed(one), other) / math.sqrt(10)
+    assert band.judge("a run", "a loss", other, [one, other]).apart == pytest.approx(apart / 2)
+
+
 def test_what_leaves_a_band_without_width_is_infinitely_far_from_it() -> None:
     same = [[1.0] * 5] * 2
     assert band.judge("a run", "a loss", [1.0] * 5, same).excursion == 0
@@ -48,7 +56,7 @@ def test_what_leaves_a_band_without_width_is_infinitely_far_from_it() -> None:
 
 @pytest.mark.parametrize(("count", "share"), [(2, 1 / 3), (4, 3 / 5)])
 def test_one_more_reference_would_be_the_least_or_the_largest_in_two_of_all_cases(count: int, share: float) -> None:
-    assert band.Verdict("a run", "a loss", count, 1.0, 0.0).expected == pytest.approx(share)
+    assert band.Verdict("a run", "a loss", count, 1.0, 0.0, 0.0).expected == pytest.approx(share)
 
 
 def test_every_reference_is_judged_by_the_others() -> None:

@@ -183,6 +183,13 @@ def test_a_goal_is_reached_missed_or_not_measured() -> None:
     assert "| H100 | pix2pix 256x256, bfloat16 | ≥ 5 x the reference |  | not measured |" in lines
 
 
+@pytest.mark.parametrize(
+    ("times", "shown"), [(1.4975, "1.498 x | MISSED"), (1.49996, "1.49996 x | MISSED"), (1.5, "1.50 x | reached")]
+)
+def test_a_goal_that_is_missed_by_a_hair_is_not_rounded_to_what_was_asked(times: float, shown: str) -> None:
+    assert f"| ≥ 1.5 x the reference | {shown} |" in goals.table([STEPS[0], step("torchp2p", 500, times)])
+
+
 def test_the_goal_of_a_gpu_is_not_reached_on_a_cpu_nor_the_other_way_round() -> None:
     on_gpu = [step("reference", 9, 1.0, device="NVIDIA H100"), step("torchp2p", 1, 9.0, device="NVIDIA H100")]
     (first, *_) = goals.GOALS
@@ -218,7 +225,7 @@ def test_curves_are_held_against_the_band_of_the_originals(tmp_path) -> None:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    assert "| G_L1 | 100% | 50% | 0% to 100% (33%) | 0.00 | 3.00 |" in curves.tables(tmp_path)
+    assert "| G_L1 | 100% | 50% | 0% to 100% (33%) | 0.00 | 3.00 | 0.833 | 1 to 1.75 |" in curves.tables(tmp_path)
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------

@@ -22,8 +22,6 @@ from tiny_training import (
     run_training,
     start,
     stop_in_step,
-    tiny_config,
-    train_straight,
 )
 
 from torchp2p.cli.main import main
@@ -33,18 +31,6 @@ from torchp2p.train.trainer import run_folder
 
 INTERRUPT = Path(__file__).with_name("train_and_interrupt.py")
 NETWORKS = ("latest_net_G.pth", "latest_net_D.pth")
-
-
-@pytest.fixture(scope="session")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training that nothing stopped."""
-    return train_straight(tmp_path_factory.mktemp("straight"))
-
-
-@pytest.fixture
-def config(tmp_path: Path, straight: Path) -> TrainConfig:
-    """The same training, somewhere else."""
-    return tiny_config(tmp_path, dataroot=load_config(straight / "latest_net_G.pth")["dataroot"])
 
 
 def run_interrupted(config: TrainConfig, step: int, what: str) -> tuple[int, str]:

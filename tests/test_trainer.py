@@ -24,7 +24,6 @@ from tiny_training import (
     run_training,
     stop_in_step,
     tiny_config,
-    train_straight,
 )
 
 from torchp2p.data import DatasetError
@@ -32,19 +31,6 @@ from torchp2p.models import define_D, generator_from_config, load_config
 from torchp2p.train import TrainConfig, build_step, lr_factor, train
 from torchp2p.train.nonfinite import NONFINITE_COLOUR
 from torchp2p.train.trainer import run_folder
-
-
-@pytest.fixture(scope="session")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a training that nothing stopped."""
-    return train_straight(tmp_path_factory.mktemp("straight"))
-
-
-@pytest.fixture
-def config(tmp_path: Path, straight: Path) -> TrainConfig:
-    """The same training, somewhere else."""
-    return tiny_config(tmp_path, dataroot=load_config(straight / "latest_net_G.pth")["dataroot"])
-
 
 # --- what does not change the result ----------------------------------------------------------------------
 

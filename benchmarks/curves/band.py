@@ -30,6 +30,8 @@ class Verdict:
         references: runs that span the band.
         inside: share of the steps at which it is within the band, its edges included.
         excursion: the largest distance from the band, in units of the mean width of the band over all steps.
+        apart: the distance to a reference: the root mean square, over all steps, of the difference of smoothed losses;
+            of several references the mean.
     """
 
     run: str
@@ -37,6 +39,7 @@ class Verdict:
     references: int
     inside: float
     excursion: float
+    apart: float
 
     @property
     def expected(self) -> float:
@@ -57,12 +60,13 @@ def band(references: Sequence[Curve]) -> list[tuple[float, float]]:
 
 def judge(run: str, loss: str, curve: Curve, references: Sequence[Curve]) -> Verdict:
     """``curve``, one loss of ``run``, against the band of ``references``, of which there are at least two."""
-    edges = band(references)
-    outside = [max(low - value, value - high, 0.0) for value, (low, high) in zip(smoothed(curve), edges, strict=True)]
+    edges, smooth = band(references), smoothed(curve)
+    outside = [max(low - value, value - high, 0.0) for value, (low, high) in zip(smooth, edges, strict=True)]
     width = sum(high - low for low, high in edges) / len(edges)
     inside = outside.count(0.0) / len(outside)
     excursion = max(outside) / width if width else math.inf if max(outside) else 0.0
-    return Verdict(run, loss, len(references), inside, excursion)
+    apart = sum(math.dist(smooth, smoothed(each)) for each in references) / len(references) / math.sqrt(len(smooth))
+    return Verdict(run, loss, len(references), inside, excursion, apart)
 
 
 def verdicts(ours: Mapping[str, Curve], references: Mapping[str, Mapping[str, Curve]], name: str) -> list[Verdict]:

@@ -10,7 +10,10 @@ from ..loss_curves import read
 from ..step.providers import OURS
 from .records import markdown
 
-COLUMNS = ("loss", "torchp2p inside", "one more run", "originals inside", "torchp2p's excursion", "originals' largest")
+COLUMNS = (
+    "loss", "torchp2p inside", "one more run", "originals inside", "torchp2p's excursion", "originals' largest",
+    "torchp2p apart", "originals apart",
+)  # fmt: skip
 
 
 def tables(folder: Path) -> str:
@@ -27,7 +30,7 @@ def _lines(ours: dict[str, list[float]], references: dict[str, dict[str, list[fl
     found = verdicts(ours, references, OURS)
     for loss in ours:
         own, *others = (verdict for verdict in found if verdict.loss == loss)
-        inside = [verdict.inside for verdict in others]
+        inside, apart = ([getattr(verdict, name) for verdict in others] for name in ("inside", "apart"))
         yield (
             loss,
             f"{own.inside:.0%}",
@@ -35,4 +38,6 @@ def _lines(ours: dict[str, list[float]], references: dict[str, dict[str, list[fl
             f"{min(inside):.0%} to {max(inside):.0%} ({others[0].expected:.0%})",
             f"{own.excursion:.2f}",
             f"{max(verdict.excursion for verdict in others):.2f}",
+            f"{own.apart:.3g}",
+            f"{min(apart):.3g} to {max(apart):.3g}",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,6 +31,10 @@ class Goal:
     most: float = math.nan
     vgg: bool = False
     small: bool = False
+
+    def is_reached_by(self, value: float) -> bool:
+        """Whether it is enough, or not too much."""
+        return value >= self.least if math.isnan(self.most) else value <= self.most
 
 
 GOALS = (
@@ -100,11 +105,16 @@ def _line(goal: Goal, rows: Sequence[Record]) -> tuple[str, ...]:
     if goal.small:
         step += ", `--recompute --bf16_state`"
     if not math.isnan(goal.least):
-        asked, got, good = f"≥ {goal.least:g} x {goal.over}", f"{value:.2f} x", value >= goal.least
+        asked, got = f"≥ {goal.least:g} x {goal.over}", f"{value:.{_digits(value, goal, 2)}f} x"
     elif goal.over:
-        asked, got, good = f"peak ≤ {goal.most:.0%} of {goal.over}", f"{value:.0%}", value <= goal.most
+        asked, got = f"peak ≤ {goal.most:.0%} of {goal.over}", f"{value:.{_digits(value, goal, 2) - 2}%}"
     else:
-        asked, got, good = f"peak ≤ {goal.most:g} GB", f"{value:.1f} GB", value <= goal.most
+        asked, got = f"peak ≤ {goal.most:g} GB", f"{value:.{_digits(value, goal, 1)}f} GB"
     if math.isnan(value):
         return goal.hardware, step, asked, "", "not measured"
-    return goal.hardware, step, asked, got, "reached" if good else "MISSED"
+    return goal.hardware, step, asked, got, "reached" if goal.is_reached_by(value) else "MISSED"
+
+
+def _digits(value: float, goal: Goal, least: int) -> int:
+    """Decimals, ``least`` if they do, with which ``value`` still reads as reaching the goal, or as missing it."""
+    return next(n for n in itertools.count(least) if goal.is_reached_by(round(value, n)) == goal.is_reached_by(value))
